@@ -1,0 +1,88 @@
+"""The spans and log records that `rules explain` is asked about: from OTLP lines, or rebuilt from events in a sandbox."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext, SpanKind
+
+from otel_amplitude.cli._ask import ask
+from otel_amplitude.cli._seen import SourceError
+from otel_amplitude.convert._otlp import Batch, read_line
+
+# property of an event ← attribute of the span it was made from
+_ATTRIBUTES: Final = {"method": "http.request.method", "route": "http.route", "status_code": "http.response.status_code"}
+_RESOURCE: Final = {"service": "service.name", "service_version": "service.version", "environment": "deployment.environment.name"}
+
+
+def read_file(path: str) -> tuple[Batch, list[str]]:
+    """Give everything in a file of OTLP lines (`-` is standard input), and what could not be read.
+
+    Raises:
+        SourceError: the file can not be read.
+    """
+    everything = Batch([], [], [])
+    try:
+        lines = sys.stdin.buffer.read().splitlines() if path == "-" else Path(path).read_bytes().splitlines()
+    except OSError as error:
+        raise SourceError(f"{path} can not be read ({error.strerror}); give a file of OTLP JSON lines, or - for standard input") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            batch = read_line(line)
+            everything.spans.extend(batch.spans)
+            everything.records.extend(batch.records)
+            everything.problems.extend(f"line {number}: {problem}" for problem in batch.problems)
+    return everything, everything.problems
+
+
+def read_trace(sandbox: str, trace_id: str) -> list[ReadableSpan]:
+    """Give the spans of a trace whose events are in a sandbox, as far as the events tell.
+
+    Raises:
+        TransportError: the sandbox does not answer.
+        SourceError: it has no such trace, or none that rules are asked about.
+    """
+    rows = ask(sandbox, "/api/events", text=trace_id, limit=1_000)["events"]
+    events = [row["sent"] for row in reversed(rows) if row["trace"] == trace_id]
+    spans = [span for event in events for span in _rebuilt(event, trace_id)]
+    if events and not spans:
+        names = ", ".join(sorted({str(event.get("event_type")) for event in events}))
+        raise SourceError(
+            f"trace {trace_id} is in {sandbox} with {names}, but as no request that could be rebuilt: annotated and logged events name "
+            "themselves, and no rule is asked; for other spans give a file of OTLP JSON lines"
+        )
+    if not spans:
+        raise SourceError(f"no event of trace {trace_id} is in {sandbox}; copy the trace id from an event on its page")
+    return spans
+
+
+def _rebuilt(event: Mapping[str, Any], trace_id: str) -> Iterator[ReadableSpan]:
+    """Give the span that an automatic event was made from; nothing for an event of something else."""
+    properties = event.get("event_properties")
+    insert_id = event.get("insert_id")
+    if not isinstance(properties, dict) or not isinstance(insert_id, str) or "route" not in properties:
+        return
+    try:
+        context = SpanContext(int(trace_id, 16), int(insert_id[32:48] or "1", 16), is_remote=False)
+    except ValueError:
+        return
+    start = int(event["time"]) * 1_000_000 if isinstance(event.get("time"), int) else None
+    own = {
+        name: value for name, value in properties.items() if name not in (*_ATTRIBUTES, *_RESOURCE, "duration_ms", "trace_id", "error_type")
+    }
+    known = {attribute: properties[name] for name, attribute in _ATTRIBUTES.items() if name in properties}
+    ids = {f"amplitude.{name}": event[name] for name in ("user_id", "device_id") if event.get(name)}
+    yield ReadableSpan(
+        f"{properties.get('method', '')} {properties['route']}".strip(),
+        context=context,
+        resource=Resource({attribute: properties[name] for name, attribute in _RESOURCE.items() if name in properties}),
+        attributes={**own, **known, **ids},
+        kind=SpanKind.SERVER,
+        start_time=start,
+        end_time=start,
+    )

@@ -1,0 +1,1 @@
+"""A line or two of glue for web frameworks and task queues."""

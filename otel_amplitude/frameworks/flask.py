@@ -1,0 +1,67 @@
+"""Tells who is logged in to a Flask application: one call.
+
+from otel_amplitude.frameworks.flask import instrument
+
+instrument(app)                                  # Flask-Login's user, if the view loaded it
+instrument(app, user=lambda: g.get("user_id"))   # or any callable; None means nobody is logged in
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_amplitude.frameworks._request import EnvironGetter, enter, leave, tell
+
+if TYPE_CHECKING:
+    from flask import Flask, Response
+
+_UNKNOWN: Final = object()
+_GETTER: Final = EnvironGetter()
+
+
+def _flask_login() -> object:
+    from flask import g  # noqa: PLC0415 -- only applications that use Flask have it
+
+    # Flask-Login keeps the user it loaded here; asking its current_user would load one, and with it the session.
+    user: Any = g.get("_login_user")
+    if user is None:
+        return _UNKNOWN
+    return user.get_id() if user.is_authenticated else None
+
+
+def instrument(app: Flask, user: Callable[[], object] | None = None) -> None:
+    """Call `set_user` after each view of `app` with the id of who is logged in.
+
+    Where URLs are excluded from tracing, call it before functions of your own that call `set_user` are registered with
+    `before_request`: there it is this that tells one request from the next.
+
+    Args:
+        app: the application; before or after OpenTelemetry's instrumentation, which need not be there.
+        user: gives the user's id in the request's context, or None when nobody is logged in, after the view; what it reads of the
+            session is its own choice. An exception of it is no answer. None means Flask-Login, only where the view has loaded
+            the user: no query and no `Vary: Cookie` is added.
+    """
+    ask = _flask_login if user is None else user
+
+    @app.before_request
+    def begin() -> None:
+        from flask import g, request  # noqa: PLC0415 -- only applications that use Flask have it
+
+        g.otel_amplitude_token = enter(request.environ, _GETTER)
+
+    @app.after_request
+    def learn(response: Response) -> Response:
+        try:
+            found = ask()
+        except Exception:  # who it was is not worth a failed response
+            return response
+        if found is not _UNKNOWN:
+            tell(found)
+        return response
+
+    @app.teardown_request
+    def end(_error: BaseException | None) -> None:
+        from flask import g  # noqa: PLC0415 -- only applications that use Flask have it
+
+        leave(g.pop("otel_amplitude_token", None))

@@ -1,0 +1,20 @@
+"""Who acts now."""
+
+from otel_amplitude.identity._cookie import BrowserCookie, make_cookie, read_cookie
+from otel_amplitude.identity._propagator import AmplitudePropagator, read_identity_headers
+from otel_amplitude.identity._resolver import Identity, IdentityResolver
+from otel_amplitude.identity._scope import OpenSpans, RequestScope, scope_of, set_user
+
+__all__ = [
+    "AmplitudePropagator",
+    "BrowserCookie",
+    "Identity",
+    "IdentityResolver",
+    "OpenSpans",
+    "RequestScope",
+    "make_cookie",
+    "read_cookie",
+    "read_identity_headers",
+    "scope_of",
+    "set_user",
+]

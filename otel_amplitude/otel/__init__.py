@@ -1,0 +1,1 @@
+"""Where OpenTelemetry hands us its telemetry."""

@@ -1,0 +1,224 @@
+"""One span or log record on its way into a client: chosen, identified, converted, accepted; or counted as refused."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_amplitude import pipeline
+from otel_amplitude.convert._select import Choice, Selector
+from otel_amplitude.convert._spans import Converter
+from otel_amplitude.convert._tables import EVENT_TYPE, ROUTE, TORNADO
+from otel_amplitude.identity._resolver import Identity
+from otel_amplitude.identity._scope import SPAN_ID, OpenSpans
+from otel_amplitude.log import LOGGER_NAME
+from otel_amplitude.otel._cap import Cap
+from otel_amplitude.suppression import is_suppressed
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from otel_amplitude.client import Amplitude
+    from otel_amplitude.convert._assembly import Converted
+    from otel_amplitude.identity._scope import RequestScope
+    from otel_amplitude.otel._logs_api import ReadableLogRecord, ReadWriteLogRecord
+    from otel_amplitude.results import Result
+
+# What is logged about our own requests must not come back as events (opentelemetry-python.md 2.5).
+_OWN_LOGS: Final = (LOGGER_NAME, "urllib3", "requests")
+_ENVIRONMENTS: Final = ("deployment.environment.name", "deployment.environment")
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+class Reader:
+    """Reads spans and log records for one client, whose processors and exporters share it. Any thread."""
+
+    def __init__(self, client: Amplitude) -> None:
+        """Compile what the client's options say about choosing, identifying and converting."""
+        config = client.config
+        self.open_spans = OpenSpans()
+        self._forget = self.open_spans.forget
+        self._client = client
+        self._selector = Selector(
+            select=config.select, rules=client.rules, methods=config.methods, exclude=config.exclude, exposures=config.exposures
+        )
+        self._converter = Converter(
+            event_name=config.event_name,
+            max_event_types=config.max_event_types,
+            properties=config.properties,
+            resource_properties=config.resource_properties,
+            span_events=config.span_events,
+            client_ip=config.client_ip,
+            exposures=config.exposures,
+            log=client.log,
+        )
+        self._resolver = client.resolver
+        self._cap = Cap(config.auto_events_per_minute)
+        self._environments = frozenset(config.environments) if config.environments else None
+        self._reads_every_span = self._converter.reads_every_span
+
+    def span(self, span: ReadableSpan, closed: bool = False) -> None:
+        """Read a span in `on_end`; `closed` counts what would be an event instead."""
+        context = span.context
+        noted = None if context is None else self._forget(context[SPAN_ID], None)
+        found: Any = span.attributes
+        # The one cheap way to read all of them (performance.md 3): a plain dict, without the lock that .items() takes.
+        # Asked for None, not for truth, which would ask for their number in Python.
+        attributes: Mapping[str, Any] = _NOTHING if found is None else found.copy()
+        if (
+            (EVENT_TYPE not in attributes and ROUTE not in attributes and TORNADO not in attributes)
+            and self._selector.only_marked
+            and not self._reads_every_span
+        ):
+            return  # so it is for most spans, for which everybody pays
+        choice = self._selector.span(span, attributes)
+        if (choice is not None or self._reads_every_span) and not is_suppressed():
+            spans = self.open_spans
+            self._read(span, attributes, choice, spans.scope(span, noted), spans.parents(span), closed)
+
+    def exported_span(self, span: ReadableSpan, parents: Iterable[ReadableSpan] = ()) -> None:
+        """Read a span in `export`, where instrumentation is always suppressed and no context is left; or one from a file, with its parents."""
+        attributes = dict(span.attributes or _NOTHING)
+        choice = self._selector.span(span, attributes)
+        if choice is not None or self._reads_every_span:
+            self._read(span, attributes, choice, None, parents)
+
+    def _read(
+        self,
+        span: ReadableSpan,
+        attributes: Mapping[str, Any],
+        choice: Choice | str | None,
+        scope: RequestScope | None,
+        parents: Iterable[Any],
+        closed: bool = False,
+    ) -> None:
+        refusal = choice if isinstance(choice, str) else "closed" if closed else self._elsewhere(span)
+        if refusal is not None or isinstance(choice, str):
+            if choice is not None:
+                self._client.refuse(refusal or "rule")
+            return
+        events = span.events
+        if choice is None and not events:
+            return
+        identity = self._resolver.resolve(attributes, scope, parents)
+        if choice is not None:
+            refusal = identity.refusal or (self._refused_automatic(identity) if choice.kind == "automatic" else None)
+            converted = refusal or self._converter.span(span, attributes, choice, identity)
+            if isinstance(converted, str):
+                self._client.refuse(converted)
+            else:
+                self._accept(converted, span)
+        if events:
+            for converted in self._converter.span_events(span, events, attributes, identity):
+                if identity.refusal == "opted_out":
+                    self._client.refuse("opted_out")
+                else:  # an event on a span may bring ids of its own, so the check at the end decides
+                    self._accept_or_forget(converted, span)
+
+    def _refused_automatic(self, identity: Identity) -> str | None:
+        # An id that came over baggage is known to every service of a request: one click would be counted once for each.
+        if not identity.from_request:
+            return "no_identity"
+        if self._cap.allows(identity.user_id or identity.device_id or ""):
+            return None
+        self._client.log.warning("events.capped", cure="auto_events_per_minute raises the cap; a rule or an annotation is exempt")
+        return "cap"
+
+    def log(self, record: ReadWriteLogRecord | ReadableLogRecord, *, closed: bool = False) -> None:
+        """Read a log record in `on_emit`; `closed` counts what would be an event instead."""
+        name = record.instrumentation_scope.name if record.instrumentation_scope else None
+        if pipeline.inside() or (name is not None and name.startswith(_OWN_LOGS)):
+            return
+        choice = self._selector.log(record.log_record, name, record.resource)
+        context = record.log_record.context
+        if choice is None or is_suppressed() or (context and is_suppressed(context)):
+            return
+        scope, parents = self.open_spans.around(context or None)
+        self._read_log(record, choice, scope, parents, closed=closed)
+
+    def exported_log(self, record: ReadableLogRecord) -> None:
+        """Read a log record in `export`; identity can only be in its attributes."""
+        name = record.instrumentation_scope.name if record.instrumentation_scope else None
+        if name is not None and name.startswith(_OWN_LOGS):
+            return
+        choice = self._selector.log(record.log_record, name, record.resource)
+        if choice is not None:
+            self._read_log(record, choice, None, ())
+
+    def _read_log(
+        self,
+        record: ReadWriteLogRecord | ReadableLogRecord,
+        choice: Choice | str,
+        scope: RequestScope | None,
+        parents: Iterable[Any],
+        *,
+        closed: bool = False,
+    ) -> None:
+        refusal = choice if isinstance(choice, str) else "closed" if closed else self._elsewhere(record)
+        if refusal is not None or isinstance(choice, str):
+            self._client.refuse(refusal or "rule")
+            return
+        item = record.log_record
+        identity = self._resolver.resolve(dict(item.attributes or _NOTHING), scope, parents)
+        if identity.refusal is not None:
+            self._client.refuse(identity.refusal)
+            return
+        converted = self._converter.log(item, record.resource, record.instrumentation_scope, choice, identity)
+        if isinstance(converted, str):
+            self._client.refuse(converted)
+        else:
+            self._accept_or_forget(converted, record)
+
+    def _accept(self, converted: Converted, source: object) -> Result | str:
+        event, extra, is_sound = converted
+        client = self._client
+        taken = client.accept(event, extra, source, is_sound)
+        if client.leaving.hurried:
+            client.leaving.soon()
+        return taken
+
+    def _accept_or_forget(self, converted: Converted, source: object) -> None:
+        """For what is told once: an event of a span never is, and need not pay for the question."""
+        taken: object = None
+        try:
+            taken = self._accept(converted, source)
+        finally:  # under `strict` accept raises
+            if type(taken) is not str:
+                self._converter.forget(converted[0])
+
+    def _elsewhere(self, item: ReadableSpan | ReadWriteLogRecord | ReadableLogRecord) -> str | None:
+        """Give the refusal of an item whose resource names an environment that is not to send."""
+        if self._environments is None:
+            return None
+        resource = item.resource
+        attributes = resource.attributes if resource is not None else _NOTHING
+        found = next((attributes[name] for name in _ENVIRONMENTS if name in attributes), None)
+        return None if found in self._environments else "environment"
+
+    def reload_rules(self) -> bool:
+        """Read the rules file again; on errors keep the last good one, and tell."""
+        try:
+            self._client.rules = self._client.read_rules()
+            self._selector.use(self._client.rules)
+        except Exception as error:
+            self._client.log.error("rules.refused", problem=str(error), kept="the rules that were read before")
+            return False
+        return True
+
+    def failed(self, error: Exception, *, lost: bool = True) -> None:
+        """Tell that our own code stumbled, and count the item when it is lost; the application must not notice."""
+        if lost:
+            self._client.refuse("internal")
+        self._client.log.error("conversion.failed", error=self._client.log.raised(error))
+
+
+_making = threading.Lock()
+
+
+def reader_of(client: Amplitude) -> Reader:
+    """Give the one reader of a client."""
+    with _making:
+        if not isinstance(client.reader, Reader):
+            client.reader = Reader(client)
+        return client.reader

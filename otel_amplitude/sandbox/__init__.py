@@ -1,0 +1,7 @@
+"""A stand-in for Amplitude on loopback: the real validation, the real answers, and a page to watch. Knows nothing of the exporter."""
+
+from otel_amplitude.sandbox._limits import EpsLimits
+from otel_amplitude.sandbox._project import Received
+from otel_amplitude.sandbox._server import Sandbox
+
+__all__ = ["EpsLimits", "Received", "Sandbox"]

@@ -1,0 +1,117 @@
+"""One call that makes a client and joins it to OpenTelemetry: propagator, span processor, log record processor."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import propagate, trace
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.sdk.trace import TracerProvider
+
+from otel_amplitude._exit import flush_on_sigterm
+from otel_amplitude.client import Amplitude
+from otel_amplitude.config import Config
+from otel_amplitude.identity._propagator import AmplitudePropagator
+from otel_amplitude.instances import init, takes_options
+from otel_amplitude.otel._logs_api import LoggerProvider, get_logger_provider, set_logger_provider
+from otel_amplitude.otel._processors import AmplitudeLogRecordProcessor, AmplitudeSpanProcessor
+from otel_amplitude.otel._reload import follow_rules
+from otel_amplitude.otel._sampler import can_drop, names_ours, sampler_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SET_VARIABLE: Final = (
+    "OTEL_TRACES_SAMPLER=amplitude_parentbased_always_on, or amplitude_parentbased_traceidratio with your ratio, records every request"
+)
+# The variable is right already, but a provider that the application made in code reads no names but the SDK's.
+_LET_US_MAKE_IT: Final = (
+    "let configure() make the TracerProvider, which then has the sampler of OTEL_TRACES_SAMPLER, or give yours sampler=ALWAYS_ON"
+)
+
+
+@takes_options(Config)
+def configure(api_key: str = "", **options: Any) -> Amplitude:
+    """Make a client and attach it to the global tracer and logger providers; make SDK providers where none are set.
+
+    Args:
+        api_key: the key of the project; without it, the environment's.
+        **options: any option of `Config`.
+
+    Returns:
+        The client, which `get_instance` gives as well.
+
+    Raises:
+        ConfigurationError: for an option that does not exist, or a value that breaks its rule.
+    """
+    client = init(api_key, **options)
+    attach(client)
+    if client.config.flush_on_sigterm:
+        flush_on_sigterm(client, wrap=True)
+    return client
+
+
+def attach(client: Amplitude) -> None:
+    """Join a client to the global propagator and both global providers; make SDK providers where none are set."""
+    attach_propagator(client.config.identity_headers)
+    attach_spans(AmplitudeSpanProcessor(client))
+    attach_logs(client)
+    follow_rules(client)
+    tell_started(client)
+
+
+def attach_spans(processor: AmplitudeSpanProcessor) -> None:
+    """Join our processor to the global tracer provider; one made here records every request, unless the environment names a sampler."""
+    provider: Any = trace.get_tracer_provider()
+    if not hasattr(provider, "add_span_processor"):
+        provider = TracerProvider(sampler=sampler_of(os.environ))
+        trace.set_tracer_provider(provider)
+    provider.add_span_processor(processor)
+
+
+def attach_logs(client: Amplitude) -> None:
+    """Feed a client from the global logger provider."""
+    provider: Any = get_logger_provider()
+    if not hasattr(provider, "add_log_record_processor"):
+        provider = LoggerProvider()
+        set_logger_provider(provider)
+    provider.add_log_record_processor(AmplitudeLogRecordProcessor(client))
+
+
+def tell_started(client: Amplitude) -> None:
+    """Write what is on: for a newcomer the one proof of life under zero code, elsewhere for those who want to know."""
+    facts = start_facts(client)
+    tell = client.log.announce if client.zero_code else client.log.debug
+    tell("exporter.started", **facts)
+    if facts["sampler_drops"]:
+        client.log.warning(
+            "sampler.drops",
+            sampler=facts["sampler"],
+            cure=_LET_US_MAKE_IT if names_ours(os.environ) else _SET_VARIABLE,
+        )
+
+
+def start_facts(client: Amplitude) -> dict[str, object]:
+    """Give what an operator wants to know at start, without any secret."""
+    config = client.config
+    sampler = getattr(trace.get_tracer_provider(), "sampler", None)
+    return {
+        "endpoint": config.endpoint,
+        "select": config.select if isinstance(config.select, str) else "callable",
+        "rules": config.rules or "none",
+        "identity": ",".join(["cookie", *(f"{name}:{header}" for name, header in (config.identity_headers or {}).items()), "set_user"]),
+        "sampler": sampler.get_description() if sampler is not None else "none",
+        "sampler_drops": sampler is not None and can_drop(sampler),
+        "spool": config.spool or "none",
+        "dry_run": bool(config.dry_run),
+    }
+
+
+def attach_propagator(identity_headers: Mapping[str, str] | None) -> None:
+    """Put our propagator beside the global ones, whatever `OTEL_PROPAGATORS` says; it only reads."""
+    present = propagate.get_global_textmap()
+    parts = list(getattr(present, "_propagators", ())) or [present]
+    others = [part for part in parts if not isinstance(part, AmplitudePropagator)]
+    if len(others) == len(parts) or identity_headers:  # one that the environment made knows only the environment's headers
+        propagate.set_global_textmap(CompositePropagator([*others, AmplitudePropagator(identity_headers)]))

@@ -1,0 +1,1 @@
+"""Observers that tell logs and metrics what delivery did."""

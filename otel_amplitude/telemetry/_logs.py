@@ -1,0 +1,131 @@
+"""What delivery tells, as log events with names one can count."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from otel_amplitude.delivery._observer import Observer
+from otel_amplitude.delivery._parcel import Parcel
+from otel_amplitude.delivery._receipt import Receipt, Split, Verdict
+from otel_amplitude.delivery._stats import Stats
+from otel_amplitude.log import Log
+from otel_amplitude.transport import Response
+
+# Faults that only an operator can mend, and how. The answer to a bad key is never quoted: it echoes the key.
+_CURES: Final = {
+    "invalid_api_key": "set OTEL_EXPORTER_AMPLITUDE_API_KEY to the key of this project, and OTEL_EXPORTER_AMPLITUDE_SERVER_ZONE to its region",
+    "wrong_endpoint": "correct OTEL_EXPORTER_AMPLITUDE_SERVER_URL, or the proxy in HTTPS_PROXY",
+}
+# Not known to be anybody's fault, so a warning, but these are the places to look at.
+_HINTS: Final = {"unreachable": "if it lasts, check network, proxy (HTTPS_PROXY), firewall, ca_file and OTEL_EXPORTER_AMPLITUDE_SERVER_URL"}
+_ELSEWHERE: Final = "or set OTEL_EXPORTER_AMPLITUDE_SPOOL_DIR to a directory that survives and belongs to this user"
+# What the disk said (the spool's `reason`: a name of errno, `cap`, or a directory that can not be trusted), and who can mend it.
+_SPOOL_CURES: Final = {
+    **dict.fromkeys(("EACCES", "EPERM"), f"let this user write there (owner, mode 0700), {_ELSEWHERE}"),
+    **dict.fromkeys(("ENOENT", "ENOTDIR"), f"make the directory with mode 0700 for this user, {_ELSEWHERE}"),
+    "EROFS": f"mount the file system so that it can be written, {_ELSEWHERE}",
+    "SpoolError": f"make it a directory of this user's with mode 0700, no link, {_ELSEWHERE}",
+    **dict.fromkeys(("ENOSPC", "EDQUOT"), f"make room, {_ELSEWHERE}"),
+    "cap": "events come faster than they are sent; make room, or raise OTEL_EXPORTER_AMPLITUDE_MAX_SPOOL_BYTES",
+}
+_NAMED_FIELDS: Final = ("events_with_invalid_fields", "events_with_missing_fields", "events_with_invalid_id_lengths")
+
+
+class LogObserver(Observer):
+    """Writes what happens to one client's log: `VERBOSE` for each batch, `WARN` for what is lost or late, `ERROR` for what needs a hand.
+
+    Holds no lock; the ids and contents of events stay out.
+    """
+
+    def __init__(self, log: Log, spool_dir: str | None = None) -> None:
+        """Write to `log`; `spool_dir` is the directory of the spool, for when it can not be used."""
+        self._log = log
+        self._spool_dir = spool_dir
+        self._fault: Receipt | None = None
+
+    def started(self) -> None:
+        """Delivery works in this process."""
+        self._log.debug("delivery.started", pid=os.getpid())
+
+    def settled(self, batch: Sequence[Parcel], receipt: Receipt, seconds: float) -> None:
+        """One request was answered, or failed."""
+        facts = {"events": len(batch), "status": receipt.status, "seconds": round(seconds, 3)}
+        if receipt.reason == "acknowledged":
+            if self._log.is_verbose:
+                self._log.debug("batch.acknowledged", **facts, bytes=sum(len(parcel.body) for parcel in batch))
+            return
+        if receipt.server_fault:
+            self._fault = receipt  # what `paused`, told next, is about
+        for reason, count in _rejected(batch, receipt).items():
+            self._log.warning("batch.rejected", reason=reason, rejected=count, **facts, **_said(receipt))
+        if receipt.split is not Split.NO and len(batch) > 1:
+            self._log.debug("batch.split", reason=receipt.reason, **facts, **_said(receipt))
+
+    def held(self, count: int, seconds: float, batch: int) -> None:
+        """Some ids must rest."""
+        self._log.warning("id.held", held=count, seconds=round(seconds, 1), batch=batch)
+
+    def paused(self, seconds: float, reason: str) -> None:
+        """Nothing is sent for a while."""
+        fault = self._fault
+        status = {} if fault is None else {"status": fault.status}
+        if reason in _CURES:
+            self._log.error("sending.paused", reason=reason, seconds=round(seconds, 1), **status, cure=_CURES[reason])
+        else:
+            said = {} if fault is None else _said(fault)
+            hint = {"cure": _HINTS[reason]} if reason in _HINTS else {}
+            self._log.warning("sending.paused", reason=reason, seconds=round(seconds, 1), **status, **said, **hint)
+
+    def resumed(self) -> None:
+        """The server answers again."""
+        self._fault = None
+        self._log.warning("sending.resumed")
+
+    def dropped(self, reason: str, count: int) -> None:
+        """Events were given up."""
+        self._log.warning("events.dropped", reason=reason, count=count)
+
+    def noticed(self, event: str, facts: Mapping[str, object]) -> None:
+        """The spool has something to say; that it is full is a warning, with what can be done about it."""
+        if event != "spool.full":
+            self._log.debug(event, **facts)
+            return
+        where = {"directory": self._spool_dir} if self._spool_dir else {}
+        cure = _SPOOL_CURES.get(str(facts.get("reason")))
+        self._log.warning(event, **facts, **where, **({"cure": cure} if cure else {}))
+
+    def stopped(self, stats: Stats) -> None:
+        """Delivery was shut down."""
+        self._log.debug(
+            "delivery.stopped",
+            accepted=stats.accepted,
+            adopted=stats.adopted,
+            acknowledged=stats.acknowledged,
+            rejected=sum(stats.rejected.values()),
+            dropped=sum(stats.dropped.values()),
+            pending=stats.pending.total,
+        )
+
+
+def _rejected(batch: Sequence[Parcel], receipt: Receipt) -> Counter[str]:
+    # A half of a batch that meets the same answer again is final, which the dispatcher decides and notes on the batch.
+    if receipt.split is Split.ONCE and getattr(batch, "halved", False):
+        return Counter({receipt.reason: len(batch)})
+    return Counter(outcome.reason for outcome in receipt.outcomes if outcome.verdict is Verdict.REJECTED)
+
+
+def _said(receipt: Receipt) -> dict[str, object]:
+    """What the server or the transport said, for people. The log escapes, cuts and redacts it."""
+    if not isinstance(receipt.response, Response):
+        return {"error": str(receipt.response)}
+    answer = receipt.response.json() or {}
+    error, missing = answer.get("error"), answer.get("missing_field")
+    fields = sorted({name for kind in _NAMED_FIELDS if isinstance(answer.get(kind), dict) for name in answer[kind]})
+    return {
+        **({"error": error} if isinstance(error, str) else {}),
+        **({"missing": missing} if isinstance(missing, str) else {}),
+        **({"fields": ",".join(fields)} if fields else {}),
+    }

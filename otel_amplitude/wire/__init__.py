@@ -1,0 +1,1 @@
+"""Amplitude's HTTP contract: parcels to a request, an answer to a receipt."""

@@ -1,0 +1,1 @@
+"""What the package costs, in ratios against its peers: `python -m tests.bench --help`."""

@@ -1,0 +1,44 @@
+"""What every test gets: nothing leaves loopback, and hypothesis is repeatable in CI."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+_LOOPBACK = ("127.", "localhost", "::1")
+_connect = socket.socket.connect
+
+
+@pytest.fixture(autouse=True)
+def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection to anywhere but this machine is a failed test."""
+
+    def connect(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and not str(address[0]).startswith(_LOOPBACK):
+            pytest.fail(f"a test tried to leave loopback: {address}")
+        _connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+@pytest.fixture(autouse=True)
+def same_logger() -> Iterator[None]:
+    """A client at VERBOSE opens the package's logger for the process, frameworks close others: each test finds it new."""
+    logger = logging.getLogger("otel_amplitude")
+    level, handlers = logger.level, list(logger.handlers)
+    logger.disabled = False
+    logging.root.setLevel(logging.WARNING)  # Celery makes it ERROR for good
+    logging.disable(logging.NOTSET)
+    yield
+    logger.setLevel(level)
+    logger.handlers[:] = handlers

@@ -1,0 +1,815 @@
+"""The real threads, around a sender that does what the test says."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.util import _finalizer_registry
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import pytest
+from parcels import Memory, acknowledged, divided, fault, names, parcel, throttled
+from punctual import Stopwatch
+
+from otel_amplitude import pipeline
+from otel_amplitude.delivery import _batch_exporter
+from otel_amplitude.delivery._batch_exporter import BatchExporter
+from otel_amplitude.delivery._dispatcher import Batch, DeliveryOptions
+from otel_amplitude.delivery._observer import Observer
+from otel_amplitude.delivery._receipt import RESEND, Outcome, Receipt, Split, Verdict
+from otel_amplitude.delivery._spool import Spool
+from otel_amplitude.delivery._stats import Stats
+from otel_amplitude.suppression import is_suppressed
+
+Answer = Callable[[Batch], Receipt]
+# What a loaded machine may take for what an idle one does at once.
+PATIENCE = 30.0
+
+
+def long_ago() -> float:
+    """The time at which the parcels of these tests are accepted."""
+    return 0.0
+
+
+class Post(BatchExporter):
+    """Sends nothing anywhere: an answer is what the test says; remembers what it was given."""
+
+    def __init__(self, answer: Answer = acknowledged, *, interval: float = 3600.0, **rest: Any) -> None:
+        self.memory = Memory()
+        self.answer = answer
+        self.sent: list[list[str]] = []
+        self.deadlines: list[float] = []
+        arguments = {name: rest.pop(name) for name in ("spool", "read_ids", "clock", "retry") if name in rest}
+        observers = (*rest.pop("observers", ()), self.memory)
+        super().__init__(DeliveryOptions(upload_interval=interval, **rest), observers=observers, wall=long_ago, **arguments)
+
+    def send_batch(self, batch: Batch, deadline: float) -> Receipt:
+        self.sent.append(names(batch))
+        self.deadlines.append(deadline)
+        return self.answer(batch)
+
+
+class Gate:
+    """An answer that waits until the test opens it; `reached` counts requests that wait."""
+
+    def __init__(self, answer: Answer = acknowledged) -> None:
+        self.answer = answer
+        self.opened = threading.Event()
+        self.reached = threading.Semaphore(0)
+
+    def __call__(self, batch: Batch) -> Receipt:
+        self.reached.release()
+        self.opened.wait(PATIENCE)
+        return self.answer(batch)
+
+    def wait(self, times: int = 1) -> None:
+        for _ in range(times):
+            assert self.reached.acquire(timeout=PATIENCE)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+def test_what_was_submitted_arrives_and_flush_says_so() -> None:
+    """A flush sends without waiting for company and is True when all has come to its end."""
+    post = Post()
+    assert post.submit(parcel("a"))
+    assert post.submit(parcel("b"))
+    assert post.flush(PATIENCE)
+    assert post.sent == [["a", "b"]]
+    stats = post.stats()
+    assert (stats.accepted, stats.acknowledged, stats.balanced) == (2, 2, True)
+    assert post.memory.ends == [("a", "acknowledged", ""), ("b", "acknowledged", "")]
+    assert post.shutdown(PATIENCE)
+    assert post.memory.stats == post.stats()
+    assert post.memory.told == [("started",)]
+
+
+def test_an_event_leaves_after_the_upload_interval(gate: Gate) -> None:
+    """Nobody has to flush."""
+    post = Post(gate, interval=0.01)
+    post.submit(parcel("a"))
+    gate.wait()
+    gate.opened.set()
+    assert post.shutdown(PATIENCE)
+
+
+def test_a_full_batch_leaves_at_once(gate: Gate) -> None:
+    """By count or by bytes, a full batch wakes the worker."""
+    for options in ({"max_batch_events": 3}, {"max_batch_bytes": 60}):
+        post = Post(gate, **options)
+        for i in range(3):
+            post.submit(parcel(f"{i}", size=20))
+        gate.wait()
+        gate.opened.set()
+        assert post.shutdown(PATIENCE)
+
+
+def test_hurry_does_not_wait(gate: Gate) -> None:
+    """A caller can have what it handed over sent soon, and go on."""
+    post = Post(gate)
+    post.submit(parcel("a"))
+    post.hurry()
+    gate.wait()
+    gate.opened.set()
+    assert post.shutdown(PATIENCE)
+
+
+def test_nothing_exists_before_the_first_parcel() -> None:
+    """An exporter that is made, flushed and asked for its books has no thread."""
+    before = threading.active_count()
+    post = Post()
+    assert post.flush(1.0)
+    assert not post.stats().accepted
+    assert post.shutdown(1.0)
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("end", ["flush", "shutdown"])
+def test_deadlines_hold_while_a_send_hangs(gate: Gate, end: str) -> None:
+    """`flush(t)` and `shutdown(t)` return within t + 0.25 s though the server never answers."""
+    post = Post(gate)
+    post.submit(parcel("a"))
+    post.hurry()
+    gate.wait()
+    watch = Stopwatch()
+    assert not getattr(post, end)(0.2)
+    assert watch.seconds() < 0.45
+    assert post.stats().balanced
+    assert post.stats().pending.in_flight == (1 if end == "flush" else 0)
+
+
+def test_a_late_answer_does_not_count_twice(gate: Gate) -> None:
+    """What was given up at shutdown stays given up, once, when its answer arrives at last."""
+    before = threading.enumerate()
+    post = Post(gate)
+    post.submit(parcel("a"))
+    post.hurry()
+    gate.wait()
+    assert not post.shutdown(0.0)
+    threads = [thread for thread in threading.enumerate() if thread not in before]
+    gate.opened.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert post.memory.ends == [("a", "dropped", "shutdown")]
+    assert post.stats().dropped == {"shutdown": 1}
+    assert post.stats().balanced
+
+
+def test_sends_know_when_everything_must_end(gate: Gate) -> None:
+    """An attempt has `request_timeout`, and during shutdown not more than what is left."""
+    post = Post(request_timeout=10.0)
+    post.submit(parcel("a"))
+    post.flush(PATIENCE)
+    post.submit(parcel("b"))
+    started = time.monotonic()
+    assert post.shutdown(5.0)
+    assert post.deadlines[0] > started + 5.0
+    assert post.deadlines[1] <= started + 5.0 + 0.1
+
+
+def test_a_closed_exporter_refuses() -> None:
+    """After shutdown nothing is accepted; a second shutdown gives the first one's answer."""
+    post = Post()
+    post.submit(parcel("a"))
+    assert post.shutdown(PATIENCE)
+    assert post.closed
+    assert not post.submit(parcel("b"))
+    assert post.shutdown(0.0)
+    assert post.stats().refused == {"closed": 1}
+
+
+def test_a_flush_does_not_wait_for_observers_that_are_told_of_later_parcels() -> None:
+    """Under a steady load somebody is always being told of something."""
+    told = {name: threading.Event() for name in ("a", "b")}
+    done = {name: threading.Event() for name in ("a", "b")}
+
+    class Slow(Observer):
+        wants_results = True
+
+        def finished(self, parcel: Any, outcome: str, reason: str, status: int | None) -> None:
+            (name,) = names([parcel])
+            told[name].set()
+            done[name].wait(2 * PATIENCE)
+
+    post = Post(observers=(Slow(),))
+    post.submit(parcel("a", "one"))
+    answers: list[bool] = []
+    flush = threading.Thread(target=lambda: answers.append(post.flush(PATIENCE)))
+    flush.start()
+    assert told["a"].wait(PATIENCE)
+    post.submit(parcel("b", "two"))
+    post.hurry()
+    assert told["b"].wait(PATIENCE)
+    done["a"].set()
+    flush.join(PATIENCE)
+    assert answers == [True]
+    done["b"].set()
+    assert post.shutdown(PATIENCE)
+
+
+def test_whoever_has_all_the_time_in_the_world_may_say_so() -> None:
+    """Infinity is a time."""
+    post = Post()
+    post.submit(parcel("a"))
+    assert post.flush(float("inf"))
+    assert post.shutdown(float("inf"))
+
+
+def test_shutdown_from_two_threads_is_one(gate: Gate) -> None:
+    """A second caller waits for the first one, within its own time."""
+    post = Post(gate)
+    post.submit(parcel("a"))
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(post.shutdown(PATIENCE)))
+    thread.start()
+    gate.wait()
+    watch = Stopwatch()
+    post.shutdown(0.1)
+    assert watch.seconds() < 0.35
+    gate.opened.set()
+    thread.join(PATIENCE)
+    assert answers == [True]
+    assert post.shutdown(PATIENCE)
+
+
+def test_the_newest_is_refused_when_memory_is_full(gate: Gate) -> None:
+    """By count and by bytes, in flight included, memory is bounded."""
+    for options in ({"max_cached_events": 2}, {"max_cached_bytes": 25}):
+        post = Post(gate, **options)
+        post.submit(parcel("a", size=10))
+        post.hurry()
+        gate.wait()
+        assert post.submit(parcel("b", size=10))
+        assert not post.submit(parcel("c", size=10))
+        assert post.stats().refused == {"queue_full": 1}
+        assert post.stats().balanced
+        gate.opened.set()
+        assert post.flush(PATIENCE)
+        assert post.submit(parcel("d", size=10))
+        assert post.shutdown(PATIENCE)
+        assert ("dropped", "queue_full", 1) in post.memory.told
+
+
+def test_a_hot_held_id_is_refused_beyond_its_share() -> None:
+    """Followers of a held id may take a tenth of the memory; others are accepted."""
+    post = Post(lambda batch: throttled(batch, "hot"), max_cached_events=20)
+    post.submit(parcel("a", "hot"))
+    post.submit(parcel("b", "hot"))
+    assert not post.flush(0.05)
+    while post.stats().pending.held < 2:
+        time.sleep(0.001)
+    assert not post.submit(parcel("c", "hot"))
+    assert post.submit(parcel("d", "cold"))
+    assert post.stats().refused == {"id_backlog": 1}
+    assert not post.shutdown(0.0)
+
+
+def test_several_senders_under_a_backlog(gate: Gate) -> None:
+    """While a backlog exists `max_in_flight` requests fly, never two with one id, and the order of each id holds."""
+    post = Post(gate, max_batch_events=2, max_in_flight=3)
+    for i in range(12):
+        post.submit(parcel(f"{i}", f"u{i % 6}"))
+    gate.wait(3)
+    flying = [set(batch) for batch in post.sent]
+    assert len(flying) == 3
+    assert not set.intersection(*flying)
+    gate.opened.set()
+    assert post.shutdown(PATIENCE)
+    order = [int(name) for batch in post.sent for name in batch]
+    assert sorted(order) == list(range(12))
+    for user in range(6):
+        assert order.index(user) < order.index(user + 6)
+
+
+def test_what_a_sender_raises_is_survived() -> None:
+    """Neither an exception, nor SystemExit, nor a wrong number of outcomes loses an event or ends delivery."""
+    faults: list[Any] = [RuntimeError("bug"), SystemExit(1), Receipt([], "short")]
+
+    def answer(batch: Batch) -> Receipt:
+        if not faults:
+            return acknowledged(batch)
+        given = faults.pop()
+        if isinstance(given, BaseException):
+            raise given
+        return given
+
+    post = Post(answer, retry=Soon())
+    post.submit(parcel("a"))
+    assert post.flush(PATIENCE)
+    assert post.stats().acknowledged == 1
+    assert post.sent == [["a"]] * 4
+    assert post.shutdown(PATIENCE)
+
+
+class Soon:
+    def wait(self, _attempt: int, _random: Callable[[], float], /) -> float | None:
+        return 0.001
+
+
+def test_outages_end() -> None:
+    """A server at fault for a while gets everything in the end, the same bytes each time."""
+    answers = iter([fault] * 5)
+
+    def answer(batch: Batch) -> Receipt:
+        return next(answers, acknowledged)(batch)
+
+    post = Post(answer, retry=Soon())
+    for i in range(3):
+        post.submit(parcel(f"{i}"))
+    assert post.shutdown(PATIENCE)
+    assert post.sent == [["0", "1", "2"]] * 6
+    assert ("resumed",) in post.memory.told
+
+
+def test_observers_may_use_the_exporter() -> None:
+    """They run outside locks: asking for the books or submitting from a callback is no deadlock; and they are inside the pipeline."""
+    seen: list[Any] = []
+
+    class Curious(Observer):
+        def settled(self, batch: object, receipt: object, seconds: float) -> None:
+            seen.append((post.stats().acknowledged, pipeline.inside(), is_suppressed()))
+            if len(seen) == 1:
+                post.submit(parcel("b"))
+
+    post = Post(observers=[Curious()])
+    post.submit(parcel("a"))
+    assert post.flush(PATIENCE)
+    assert post.shutdown(PATIENCE)
+    assert seen == [(1, True, True), (2, True, True)]
+
+
+def test_senders_are_inside_the_pipeline() -> None:
+    """What a sender logs or traces is never exported."""
+    seen: list[bool] = []
+
+    def answer(batch: Batch) -> Receipt:
+        seen.extend([pipeline.inside(), is_suppressed()])
+        return acknowledged(batch)
+
+    post = Post(answer)
+    post.submit(parcel("a"))
+    assert post.shutdown(PATIENCE)
+    assert seen == [True, True]
+
+
+def test_without_threads_the_caller_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started (at the end of Python 3.12, or at a limit), flush and shutdown send by themselves."""
+
+    def refuse(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    post = Post()
+    assert post.submit(parcel("a"))
+    assert post.submit(parcel("b"))
+    assert post.stats().pending.queued == 2
+    assert post.flush(PATIENCE)
+    post.submit(parcel("c"))
+    assert post.shutdown(PATIENCE)
+    assert post.sent == [["a", "b"], ["c"]]
+
+
+def test_a_worker_without_senders_sends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the worker lives and no further thread can be had, events still arrive."""
+    start, starts = threading.Thread.start, iter([True])
+
+    def once(self: threading.Thread) -> None:
+        if not next(starts, False):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", once)
+    post = Post()
+    post.submit(parcel("a"))
+    assert post.flush(PATIENCE)
+    assert post.shutdown(PATIENCE)
+
+
+def test_submit_waits_for_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finalizer or signal handler on a thread that holds our lock can submit, ask for the books, flush and shut down."""
+    monkeypatch.setattr(_batch_exporter, "_LOCK_SECONDS", 0.01)
+    post = Post()
+    post.submit(parcel("a"))
+    with post._lock:
+        post.hurry()
+        assert post.submit(parcel("b"))
+        assert post.stats().accepted == 0
+        assert not post.flush(0.0)
+        assert not post.shutdown(0.0)
+    assert post.shutdown(PATIENCE)
+    assert post.stats().acknowledged == 2
+
+
+def test_parked_senders_are_used_again_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sender serves batch after batch; when nothing comes for a while it ends and leaves one thread."""
+    monkeypatch.setattr(_batch_exporter, "_PARKED_SECONDS", 0.05)
+    senders: set[int] = set()
+
+    def answer(batch: Batch) -> Receipt:
+        senders.add(threading.get_ident())
+        return acknowledged(batch)
+
+    post = Post(answer)
+    before = set(threading.enumerate())
+    for i in range(20):
+        post.submit(parcel(f"{i}"))
+        assert post.flush(PATIENCE)
+    assert len(senders) < 20
+    for thread in set(threading.enumerate()) - before - {threading.current_thread()}:
+        if thread.ident in senders:
+            thread.join(PATIENCE)
+    assert len(set(threading.enumerate()) - before) == 1
+    post.submit(parcel("again"))
+    assert post.shutdown(PATIENCE)
+
+
+def test_the_worker_survives_a_broken_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault inside the worker costs a pause, not the delivery."""
+    monkeypatch.setattr(_batch_exporter, "_START_AGAIN_SECONDS", 0.001)
+    broken = iter([True])
+
+    def clock() -> float:
+        if threading.current_thread().name == "otel-amplitude" and next(broken, False):
+            raise RuntimeError("bug")
+        return time.monotonic()
+
+    post = Post(clock=clock)
+    post.submit(parcel("a"))
+    assert post.flush(PATIENCE)
+    assert post.shutdown(PATIENCE)
+
+
+def test_an_idle_worker_sleeps() -> None:
+    """When nothing waits, nothing wakes: there is no moment at which the worker looks again."""
+    post = Post()
+    post.submit(parcel("a"))
+    assert post.flush(PATIENCE)
+    assert post._dispatcher.wake_at(time.monotonic(), int(time.time() * 1000)) is None
+    assert post.shutdown(PATIENCE)
+
+
+def test_the_books_balance_in_every_snapshot() -> None:
+    """Snapshots taken while several threads submit and several senders answer always balance."""
+    post = Post(max_batch_events=10, interval=0.001, max_cached_events=500)
+    stop = threading.Event()
+
+    def submit(thread: int) -> None:
+        for i in range(2000):
+            post.submit(parcel(f"{thread}-{i}", f"u{i % 50}"))
+        stop.set()
+
+    threads = [threading.Thread(target=submit, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    last = 0
+    while not stop.is_set():
+        stats = post.stats()
+        assert stats.balanced, stats
+        assert stats.accepted >= last
+        assert stats.pending.total <= 500 + 3 + 256
+        last = stats.accepted
+    for thread in threads:
+        thread.join()
+    assert post.shutdown(PATIENCE)
+    stats = post.stats()
+    assert stats.acknowledged == stats.accepted == 6000 - stats.refused.get("queue_full", 0)
+    assert len(post.memory.ends) == stats.accepted
+
+
+# Forks and ends, as far as one process can show them.
+
+
+@pytest.mark.parametrize("call", ["submit", "flush", "shutdown", "stats"])
+def test_another_process_id_means_another_process(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """Whatever is called first after a fork in C starts with empty books."""
+    post = Post()
+    post.submit(parcel("parents"))
+    assert post.stats().accepted == 1
+    monkeypatch.setattr(_batch_exporter, "getpid", lambda: -1)
+    {"submit": lambda: post.submit(parcel("childs")), "stats": post.stats}.get(call, lambda: getattr(post, call)(PATIENCE))()
+    assert post.stats().accepted == (1 if call == "submit" else 0)
+    post.flush(PATIENCE)
+    assert post.sent == ([["childs"]] if call == "submit" else [])
+    assert post.shutdown(PATIENCE)
+
+
+def test_a_fork_starts_every_exporter_anew(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hook that runs in a child empties all exporters, and gives up their spools' files."""
+
+    def refuse(_self: threading.Thread) -> None:
+        raise RuntimeError("this is no child: a worker would live on")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    post, closed = spooled(directory, spool_always=True), Post()
+    post.submit(parcel("parents"))
+    assert closed.shutdown(PATIENCE)
+    _batch_exporter._renew_after_fork()
+    assert post.stats() == Stats()
+    assert not closed.submit(parcel("never"))
+    assert closed.shutdown(0.0)
+    # Whether it adopts what the "parent" wrote is chance: a real parent would still hold the lock of its directory.
+    post.shutdown(PATIENCE)
+
+
+def test_multiprocessing_is_asked_to_end_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a child of `multiprocessing` a finalizer shuts the exporter down; it keeps no exporter alive."""
+    monkeypatch.setattr(multiprocessing.process, "parent_process", object)
+    post = Post()
+    post.submit(parcel("a"))
+    (finalizer,) = [each for each in list(_finalizer_registry.values()) if each._callback is _batch_exporter._finish]
+    finalizer()
+    assert post.stats().acknowledged == 1
+    assert post.closed
+    _batch_exporter._finish(lambda: None, 1.0)  # type: ignore[arg-type]
+
+
+def test_a_worker_that_could_not_start_starts_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failure the start is tried again, but not for every event."""
+    start, tries = threading.Thread.start, [0]
+
+    def refuse_once(self: threading.Thread) -> None:
+        tries[0] += 1
+        if tries[0] == 1:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_once)
+    now = [0.0]
+    post = Post(clock=lambda: now[0])
+    for i in range(10):
+        assert post.submit(parcel(f"{i}"))
+    assert tries == [1]
+    now[0] = 1.0
+    post.submit(parcel("later"))
+    assert post.flush(PATIENCE)
+    assert post.stats().acknowledged == 11
+    assert post.shutdown(PATIENCE)
+
+
+def test_two_starts_at_once_make_one_worker() -> None:
+    """Who finds a worker after all does not start another."""
+    post = Post(clock=lambda: time.monotonic() if not hasattr(post, "_has_worker") else post.__dict__.update(_has_worker=True) or 0.0)
+    assert post._start_worker()
+    assert post._start_not_before == float("-inf")
+
+
+def test_a_sender_somebody_counts_on_does_not_end() -> None:
+    """A sender whose time ran out just as it was given a batch takes it."""
+
+    class Late:
+        def __init__(self, batch: object) -> None:
+            self.batch = batch
+
+        def get(self, timeout: float | None = None) -> object:
+            if timeout is None:
+                return self.batch
+            post._parked -= 1
+            raise Empty
+
+    post = Post()
+    batch = Batch([parcel("a")], 0.0)
+    post._jobs = Late(batch)  # type: ignore[assignment]
+    assert post._park() is batch
+
+
+def test_chaos_keeps_order_and_loses_nothing(directory: Path) -> None:
+    """Under faults, holds, divisions and raises, each event arrives once, in the order of its ids, through memory and disk."""
+    dice = random.Random(0)
+    arrived: list[str] = []
+    flying: set[str] = set()
+    lock = threading.Lock()
+
+    def answer(batch: Batch) -> Receipt:
+        ids = {name for each in batch for name in each.ids}
+        with lock:
+            assert not ids & flying
+            flying.update(ids)
+            lot = dice.random()
+        time.sleep(0.0005)
+        with lock:
+            flying.difference_update(ids)
+            if lot > 0.4:
+                arrived.extend(names(batch))
+                return acknowledged(batch)
+        if lot < 0.1:
+            raise RuntimeError("bug")
+        if lot < 0.2:
+            return fault(batch)
+        if lot < 0.3 and len(batch) > 1:
+            return divided(batch, Split.SMALLER)
+        short = Outcome(Verdict.RETRY, "throttled", hold=0.01)
+        return Receipt([short if batch[0].ids[0] in each.ids else RESEND for each in batch], "throttled")
+
+    spool = Spool(directory, "0123abcd", min_free=0, wall=long_ago)
+    post = Post(
+        answer, spool=spool, read_ids=lambda body: tuple(body.decode().split("|")[1].split()), retry=Soon(),
+        interval=0.002, max_batch_events=20, max_cached_events=300,
+    )  # fmt: skip
+    accepted: list[tuple[str, tuple[str, ...]]] = []
+    for i in range(1500):
+        ids = (f"u{i % 70}", f"d{i % 110}")
+        name = f"{i}|{' '.join(ids)}"
+        if post.submit(parcel(name, *ids)):
+            accepted.append((name, ids))
+        if i % 10 == 0:
+            assert post.stats().balanced
+    assert post.flush(PATIENCE)
+    assert post.shutdown(PATIENCE)
+    assert len(accepted) > 1000
+    assert sorted(arrived) == sorted(name for name, _ in accepted)
+    position = {name: i for i, name in enumerate(arrived)}
+    last: dict[str, int] = {}
+    for name, ids in accepted:
+        for each in ids:
+            assert last.get(each, -1) < position[name]
+            last[each] = position[name]
+
+
+# With a real spool behind it.
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+def spooled(directory: Path, answer: Answer = acknowledged, **options: Any) -> Post:
+    return Post(
+        answer, spool=Spool(directory, "0123abcd", min_free=0, wall=long_ago), read_ids=lambda body: (body[:1].decode(),), **options
+    )
+
+
+def test_always_goes_through_the_disk(directory: Path, gate: Gate) -> None:
+    """With `always` a parcel is on disk when submit returns, is read back, sent as the same bytes, and leaves the disk."""
+    post = spooled(directory, gate, spool_always=True)
+    post.submit(parcel("a"))
+    assert list(directory.rglob("*.seg"))
+    post.hurry()
+    gate.wait()
+    assert post.stats().pending.in_flight == 1
+    gate.opened.set()
+    assert post.flush(PATIENCE)
+    assert post.sent == [["a"]]
+    assert post.stats().balanced
+    assert post.shutdown(PATIENCE)
+    assert not list(directory.rglob("*.seg"))
+
+
+def test_overflow_starts_at_three_quarters(directory: Path, gate: Gate) -> None:
+    """Above the watermark parcels go to disk, and come back behind those in memory, in order."""
+    post = spooled(directory, gate, max_cached_events=8, max_batch_events=4, max_in_flight=1)
+    for i in range(20):
+        assert post.submit(parcel(f"{i:02}", "one"))
+    gate.wait()
+    stats = post.stats()
+    assert stats.pending.spooled > 0
+    assert stats.balanced
+    assert not post.flush(0.0)
+    gate.opened.set()
+    assert post.flush(PATIENCE)
+    assert [name for batch in post.sent for name in batch] == [f"{i:02}" for i in range(20)]
+    assert post.stats().acknowledged == 20
+    assert post.shutdown(PATIENCE)
+
+
+def test_leftovers_go_to_the_disk_and_a_sibling_adopts_them(directory: Path, gate: Gate) -> None:
+    """What is left at shutdown, in flight included, is on disk afterwards; the next process adopts and delivers it."""
+    post = spooled(directory, gate)
+    post.submit(parcel("a"))
+    post.hurry()
+    gate.wait()
+    post.submit(parcel("b", "u2"))
+    assert not post.shutdown(0.0)
+    stats = post.stats()
+    assert (stats.accepted, stats.pending.spooled, stats.balanced) == (2, 2, True)
+    assert not stats.dropped
+    other = spooled(directory)
+    assert other.flush(PATIENCE)
+    other.submit(parcel("c", "u3"))
+    assert other.flush(PATIENCE)
+    assert other.shutdown(PATIENCE)
+    stats = other.stats()
+    assert (stats.adopted, stats.accepted, stats.acknowledged, stats.balanced) == (2, 1, 3, True)
+
+
+def test_what_was_read_but_not_settled_stays_on_disk(directory: Path, gate: Gate) -> None:
+    """A parcel from the disk that is in flight at shutdown is still on disk."""
+    post = spooled(directory, gate, spool_always=True)
+    post.submit(parcel("a"))
+    post.hurry()
+    gate.wait()
+    assert not post.shutdown(0.0)
+    assert post.stats().pending.spooled == 1
+    assert post.stats().balanced
+
+
+def test_a_failing_disk_degrades_to_memory(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk takes nothing, events travel through memory, even with `always`."""
+    post = spooled(directory, spool_always=True)
+    monkeypatch.setattr(post._spool, "append", lambda *_: "spool_io")
+    for i in range(5):
+        assert post.submit(parcel(f"{i}"))
+    assert post.flush(PATIENCE)
+    assert post.stats().acknowledged == 5
+    assert post.shutdown(PATIENCE)
+
+
+def test_memory_waits_for_what_lies_on_a_full_disk(directory: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parcels that the disk refused do not overtake those before them on it."""
+    post = spooled(directory, gate, spool_always=True, max_batch_events=2, max_in_flight=1)
+    for i in range(12):
+        post.submit(parcel(f"{i:02}", "0"))
+    monkeypatch.setattr(post._spool, "append", lambda *_: "spool_full")
+    for i in range(12, 15):
+        assert post.submit(parcel(f"{i:02}", "0"))
+    assert post.stats().balanced
+    gate.opened.set()
+    assert post.flush(PATIENCE)
+    assert [name for batch in post.sent for name in batch] == [f"{i:02}" for i in range(15)]
+    assert post.shutdown(PATIENCE)
+
+
+def test_what_a_full_disk_does_not_take_at_the_end_is_dropped_by_name(directory: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leftovers that do not fit are counted as `spool_full`."""
+    post = spooled(directory, gate)
+    post.submit(parcel("a"))
+    monkeypatch.setattr(post._spool, "append", lambda *_: "spool_full")
+    assert not post.shutdown(0.0)
+    assert post.stats().dropped == {"spool_full": 1}
+    assert post.stats().balanced
+    assert post.memory.ends == [("a", "dropped", "spool_full")]
+
+
+def test_what_waits_for_the_disk_is_part_of_the_end(directory: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parcels that wait in memory for those on disk are given up with the others."""
+    post = spooled(directory, gate, spool_always=True)
+    post.submit(parcel("a"))
+    post.hurry()
+    gate.wait()
+    post.submit(parcel("b"))
+    monkeypatch.setattr(post._spool, "append", lambda *_: "spool_io")
+    post.submit(parcel("c"))
+    assert not post.shutdown(0.0)
+    stats = post.stats()
+    assert stats.balanced
+    assert (stats.accepted, stats.pending.spooled, stats.pending.total) == (3, 2, 2)
+    assert stats.dropped == {"spool_io": 1}
+
+
+def test_a_flush_while_the_worker_starts_elsewhere_waits_for_it(gate: Gate) -> None:
+    """Two threads that start delivery at the same time start one worker, and both see the end."""
+    post = Post(gate)
+    with post._starting:
+        post.submit(parcel("a"))
+        flushing = threading.Thread(target=lambda: seen.append(post.flush(PATIENCE)))
+        seen: list[bool] = []
+        flushing.start()
+        gate.wait()
+    gate.opened.set()
+    flushing.join(PATIENCE)
+    assert seen == [True]
+    assert post.shutdown(PATIENCE)
+
+
+def test_a_disk_that_gives_nothing_is_asked_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the spool has something and can not read it now, it is read later."""
+    post = spooled(directory, spool_always=True)
+    assert post._spool is not None
+    read, failures = post._spool.read, iter([True, True])
+
+    def fail_twice(*bounds: Any, **more: Any) -> Any:
+        return [] if next(failures, False) else read(*bounds, **more)
+
+    monkeypatch.setattr(post._spool, "read", fail_twice)
+    post.submit(parcel("a"))
+    assert post.flush(PATIENCE)
+    assert post.stats().acknowledged == 1
+    assert post.shutdown(PATIENCE)
+
+
+def test_a_flush_waits_for_its_own_behind_what_was_adopted(directory: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events of a dead process that are sent first do not make a flush believe that its own have been."""
+    before = spooled(directory, gate)
+    for name in ("a", "b", "c"):
+        before.submit(parcel(name, name))
+    assert not before.shutdown(0.0)
+
+    def refuse(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    post = spooled(directory, spool_always=True, max_batch_events=3, max_in_flight=1)
+    post.submit(parcel("d"))
+    assert post.flush(PATIENCE)
+    assert post.sent == [["a", "b", "c"], ["d"]]
+    assert post.shutdown(PATIENCE)

@@ -1,0 +1,316 @@
+"""Corners of delivery that a reviewer found with scripts of his own: each was once a lost, doubled, overtaken or forgotten event."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from punctual import Stopwatch
+
+from otel_amplitude import Amplitude, Config
+from otel_amplitude.delivery import _segment as layout
+from otel_amplitude.delivery._segment_file import SegmentFile
+from otel_amplitude.delivery._spool import fingerprint
+from otel_amplitude.delivery._spool_report import iter_records
+from otel_amplitude.results import Result
+from otel_amplitude.testing import FakeTransport, answer
+from otel_amplitude.transport import Request, Response
+
+KEY = "0123456789abcdef0123456789abcdef"
+PATIENCE = 30.0
+Make = Callable[..., Amplitude]
+
+
+class Soon:
+    """A retry policy that hardly waits."""
+
+    def wait(self, _attempt: int, _random: Callable[[], float], /) -> float:
+        return 0.01
+
+
+class Server(FakeTransport):
+    """A server that is down until the test says otherwise."""
+
+    def __init__(self, *, up: bool = False) -> None:
+        self.up = threading.Event()
+        self.asked = threading.Event()
+        if up:
+            self.up.set()
+        super().__init__(self._answer)
+
+    def _answer(self, _request: Request) -> Response:
+        self.asked.set()
+        return answer(200) if self.up.is_set() else answer(503)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of the events, in the order of their first transmission."""
+        return list(dict.fromkeys(event["event_properties"]["n"] for event in self.events))
+
+
+def event(number: int, user: str = "user-12345", **more: Any) -> dict[str, Any]:
+    return {"event_type": "Order Paid", "user_id": user, "event_properties": {"n": number}, **more}
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """A maker of clients, with a spool in the same directory where one is asked for; each is shut down, and its books balance."""
+    made: list[Amplitude] = []
+
+    def build(transport: Any, **options: Any) -> Amplitude:
+        if "spool" in options:
+            options["spool_dir"] = str(tmp_path / "spool")
+        given = {"transport": transport, "upload_interval": 0.01, "retry": Soon(), "log_level": "NONE", **options}
+        made.append(Amplitude(Config(KEY, **given)))
+        return made[-1]
+
+    yield build
+    for client in made:
+        client.shutdown(1)
+        assert client.stats().balanced
+
+
+def test_what_the_disk_refused_is_not_overtaken_by_what_it_took_later(make: Make) -> None:
+    """Events of one user, some of which the disk refused for a moment during an outage, leave in the order accepted."""
+    server = Server()
+    client = make(server, spool="always", max_cached_events=200, max_batch_events=20)
+    spool = client._exporter._spool
+    assert spool is not None
+    for number in range(180):
+        client.log_event(event(number))
+    enough, spool._min_free, spool._grant = spool._min_free, 1 << 60, 0
+    for number in range(180, 185):
+        client.log_event(event(number))
+    assert client._exporter._inbox, "the fault did not fire"
+    spool._min_free = enough
+    wait_for(lambda: spool._refusal is None)  # it takes events again
+    for number in range(185, 205):
+        assert client.log_event(event(number)).accepted
+    server.up.set()
+    assert client.flush(PATIENCE)
+    assert server.numbers == list(range(205))
+
+
+def left_behind(tmp_path: Path, *bodies: bytes) -> None:
+    """Lay what a dead process left into the spool."""
+    config = Config(KEY, spool="overflow", spool_dir=str(tmp_path / "spool"))
+    folder = tmp_path / "spool" / fingerprint(config.endpoint, KEY) / "host-1-0123abcd"
+    folder.mkdir(parents=True, mode=0o700)
+    for above in (folder, *folder.parents[:2]):
+        above.chmod(0o700)
+    now = int(time.time() * 1000) - 60_000
+    with os.fdopen(os.open(folder / "00000001.seg", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+        file.write(layout.write_header(now) + b"".join(layout.write_record(body, now) for body in bodies))
+
+
+@pytest.mark.parametrize("spool", ["overflow", "always"])
+def test_what_a_dead_process_left_precedes_what_is_accepted_now(make: Make, tmp_path: Path, spool: str) -> None:
+    """Also with `overflow`, where the first events never see the disk."""
+    left_behind(tmp_path, *(orjson.dumps(event(number)) for number in range(3)))
+    server = Server(up=True)
+    client = make(server, spool=spool)
+    client.log_event(event(3))
+    assert client.flush(PATIENCE)
+    assert server.numbers == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("body", [b"[1]", b"12", b"no JSON", b'"text"'])
+def test_a_record_that_is_no_event_stops_none_of_its_neighbours(make: Make, tmp_path: Path, body: bytes) -> None:
+    """Somebody planted it with a good checksum: the server refuses it, and the others arrive."""
+    left_behind(tmp_path, orjson.dumps(event(0)), body, orjson.dumps(event(1)))
+    arrived: list[int] = []
+
+    def judge(request: Request) -> Response:
+        try:
+            events = orjson.loads(request.body)["events"]
+        except ValueError:
+            return answer(400, error="Invalid JSON request body")
+        if not all(isinstance(one, dict) for one in events):
+            return answer(400, error="Invalid event JSON")
+        arrived.extend(one["event_properties"]["n"] for one in events)
+        return answer(200)
+
+    class Judge:
+        def send(self, request: Request) -> Response:
+            return judge(request)
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    client = make(Judge(), spool="overflow", compression="none")
+    assert client.flush(PATIENCE)
+    assert sorted(arrived) == [0, 1]
+    assert client.stats().rejected == {"invalid": 1}
+
+
+def test_memory_that_expired_is_refilled_from_the_disk(make: Make) -> None:
+    """Nobody has to log another event for that, nor to wait for the spool's next maintenance."""
+
+    class Patient:
+        def wait(self, _attempt: int, _random: Callable[[], float], /) -> float:
+            return 60.0
+
+    server = Server()
+    client = make(server, spool="overflow", max_cached_events=8, max_event_age=10.0, retry=Patient())
+    exporter = client._exporter
+    for number in range(6):
+        client.log_event(event(number))
+    client.flush(0.0)
+    wait_for(lambda: exporter.stats().pending.queued == 6 and server.asked.is_set() and exporter._dispatcher._suspect)
+    for number in range(6, 9):
+        client.log_event(event(number))
+    assert client.stats().pending.spooled == 3
+    with exporter._lock:  # what is in memory has half a second left, what is on disk has ten
+        for parcel in exporter._dispatcher.backlog.ready:
+            parcel.accepted_ms -= 9_500
+        exporter._dispatcher._oldest_ms -= 9_500
+    exporter._wake.put(None)
+    wait_for(lambda: client.stats().dropped == {"expired": 6}, 8.0)
+    wait_for(lambda: client.stats().pending.queued == 3, 5.0)
+
+
+def test_what_expires_on_disk_is_told_like_everything_else(make: Make, tmp_path: Path) -> None:
+    """`on_result` fires once for each event, wherever it met its end."""
+    told: list[Result] = []
+    left_behind(tmp_path, *(orjson.dumps(event(number, insert_id=f"i{number}")) for number in range(3)))
+    client = make(Server(up=True), spool="overflow", max_event_age=30.0, on_result=told.append)
+    client.log_event(event(3))
+    assert client.flush(PATIENCE)
+    assert sorted((one.event["event_properties"]["n"], one.outcome, one.reason) for one in told) == [
+        (0, "dropped", "expired"),
+        (1, "dropped", "expired"),
+        (2, "dropped", "expired"),
+        (3, "acknowledged", ""),
+    ]
+
+
+def test_a_disk_that_hangs_at_the_end_books_no_event_twice(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was given up while its write hung, and is on disk in the end, is in the spool's books alone."""
+    server = Server()
+    client = make(server, spool="overflow")
+    for number in range(6):
+        client.log_event(event(number))
+    wait_for(server.asked.is_set)
+    append, hangs, over = SegmentFile.append, threading.Event(), threading.Event()
+    count = iter(range(100))
+
+    def slow(self: SegmentFile, record: bytes) -> Any:
+        if next(count) == 2:
+            hangs.set()
+            over.wait(PATIENCE)
+        return append(self, record)
+
+    monkeypatch.setattr(SegmentFile, "append", slow)
+    client.shutdown(0.3)
+    assert hangs.is_set(), "the fault did not fire"
+    assert client.stats().dropped == {"spool_io": 4}
+    over.set()
+    wait_for(lambda: client.stats().dropped == {"spool_io": 3})
+    assert (client.stats().accepted, client.stats().pending.spooled, client.stats().balanced) == (6, 3, True)
+    assert len(list(iter_records(tmp_path / "spool"))) == 3
+
+
+def test_a_flush_inside_a_callback_does_not_wait_for_its_own_thread(make: Make) -> None:
+    """The next batch, which that thread was to send, is sent by another one."""
+    answers: list[bool] = []
+    client = make(Server(up=True), max_batch_events=2, on_result=lambda _: answers.append(client.flush(PATIENCE)))
+    for number in range(8):
+        client.log_event(event(number))
+    watch = Stopwatch()
+    assert client.flush(PATIENCE)
+    assert watch.seconds() < PATIENCE / 2
+    wait_for(lambda: len(answers) == 8)
+    assert all(answers)
+
+
+def test_a_second_shutdown_does_not_say_more_than_the_first(make: Make) -> None:
+    """While the first is still at it, nothing is known to be settled."""
+    release, reached = threading.Event(), threading.Event()
+
+    def hang(_request: Request) -> Response:
+        reached.set()
+        release.wait(PATIENCE)
+        return answer(503)
+
+    client = make(FakeTransport(hang))
+    client.log_event(event(0))
+    assert reached.wait(PATIENCE)
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(client.shutdown(1.0)))
+    thread.start()
+    wait_for(lambda: client._exporter.closed)
+    assert not client.shutdown(0.0)
+    thread.join(PATIENCE)
+    release.set()
+    assert answers == [False]
+
+
+def test_a_flush_without_threads_keeps_its_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt made on the caller's own thread has what is left of the flush, not the whole `request_timeout`."""
+    given: list[float] = []
+
+    class Patient:
+        def send(self, request: Request) -> Response:
+            given.append(request.timeout)
+            return answer(503)
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    def refuse(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    client = make(Patient(), request_timeout=10.0)
+    client.log_event(event(0))
+    assert not client.flush(0.2)
+    assert given
+    assert max(given) <= 0.2
+
+
+INTERRUPTED = """
+import random, signal, sys, time
+from otel_amplitude import Amplitude, Config
+from otel_amplitude.testing import FakeTransport
+class Interrupt(BaseException): pass
+def interrupt(*_): raise Interrupt
+signal.signal(signal.SIGALRM, interrupt)
+client = Amplitude(Config("0" * 32, transport=FakeTransport(), upload_interval=0.01, log_level="NONE"))
+hits, end = 0, time.monotonic() + 3
+chance = random.Random(int(sys.argv[1]))
+while time.monotonic() < end:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, chance.uniform(2e-5, 4e-4))
+        while True:
+            client.log_event({"event_type": "x", "user_id": "u-12345"}); client.stats(); client.flush(0.0)
+    except Interrupt:
+        hits += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+assert hits > 100, "the fault did not fire"
+assert client.flush(30), client.stats()
+assert client.stats().balanced, client.stats()
+"""
+
+
+@pytest.mark.heavy
+def test_ctrl_c_anywhere_leaves_delivery_alive_and_the_books_balanced(tmp_path: Path) -> None:
+    """A signal handler that raises inside `log_event`, `stats` and `flush`, thousands of times, keeps no lock and loses no book-keeping."""
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, "7"], cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,377 @@
+"""The page in a real Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import needs
+import pytest
+
+from otel_amplitude.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from conftest import Client
+    from playwright.sync_api import Browser, Page
+
+
+pytestmark = [pytest.mark.browser, pytest.mark.heavy]
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests here."""
+    path = needs.chromium()
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        message = "playwright is not installed: pip install playwright"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser, sandbox: Sandbox) -> Iterator[Page]:
+    """The page, open and live; afterwards nothing was asked of anybody else and nothing was complained about."""
+    context = browser.new_context(viewport={"width": 1_280, "height": 800})
+    context.set_default_timeout(10_000)
+    one = context.new_page()
+    asked: list[str] = []
+    complaints: list[str] = []
+    one.on("request", lambda request: asked.append(request.url))
+    # Chromium tells of every 400, also of those the page explains itself.
+    one.on(
+        "console",
+        lambda message: (
+            complaints.append(message.text) if message.type in ("error", "warning") and "status of 400" not in message.text else None
+        ),
+    )
+    one.on("pageerror", lambda error: complaints.append(str(error)))
+    one.goto(sandbox.url)
+    one.wait_for_selector("#live.on")
+    yield one
+    assert [url for url in asked if not url.startswith(f"{sandbox.url}/")] == []
+    assert complaints == []
+    context.close()
+
+
+def port_of(page: Page) -> str:
+    """The port of the page's address."""
+    return page.url.removeprefix("http://").partition("/")[0].rpartition(":")[2]
+
+
+def names(page: Page) -> list[str]:
+    """The event types on the page, from the top."""
+    return page.locator("#events .name").all_inner_texts()
+
+
+def until(page: Page, wanted: list[str]) -> None:
+    """Wait until the page shows exactly these event types, from the top."""
+    page.wait_for_function(
+        "(wanted) => JSON.stringify([...document.querySelectorAll('#events .name')].map((n) => n.textContent)) === wanted",
+        arg=str(wanted).replace("'", '"').replace(", ", ","),
+    )
+
+
+def test_a_newcomer_is_told_what_to_do(page: Page, sandbox: Sandbox) -> None:
+    """An empty page names the upload URL and the settings, and its button sends a first event."""
+    assert f"{sandbox.url}/2/httpapi" in page.locator("#empty").inner_text()
+    page.click("#send-test")
+    until(page, ["Hello"])
+    assert page.locator("#empty").is_hidden()
+    assert sandbox.events()[0]["event_type"] == "Hello"
+
+
+def test_events_appear(page: Page, client: Client, make_event: Callable[..., Any]) -> None:
+    """Events appear newest first without a reload, and the totals follow."""
+    client.upload(make_event(event_type="First"), make_event(event_type="Second"))
+    until(page, ["Second", "First"])
+    client.upload(make_event(event_type="Third"))
+    until(page, ["Third", "Second", "First"])
+    page.wait_for_function("() => document.getElementById('total-accepted').textContent === '3'")
+    assert "Events per second" in str(page.locator("#chart").get_attribute("aria-label"))
+
+
+def test_filters(page: Page, client: Client, make_event: Callable[..., Any]) -> None:
+    """Type, user, device, text and verdict narrow what is there and what arrives; clearing shows all again."""
+    client.upload(
+        make_event(event_type="Paid", user_id="ada-lovelace"),
+        make_event(event_type="Seen", device_id="tablet-77", event_properties={"word": "needle"}),
+    )
+    until(page, ["Seen", "Paid"])
+    for field, value, wanted in (
+        ("type", "Paid", "Paid"),
+        ("user", "ADA", "Paid"),
+        ("device", "tablet", "Seen"),
+        ("text", "needle", "Seen"),
+    ):
+        page.fill(f"#filters [name={field}]", value)
+        until(page, [wanted])
+        page.click("#filters [type=reset]")
+        until(page, ["Seen", "Paid"])
+    page.fill("#filters [name=type]", "Paid")
+    until(page, ["Paid"])
+    client.upload(make_event(event_type="Paid"), make_event(event_type="Seen"))
+    until(page, ["Paid", "Paid"])
+    page.fill("#filters [name=type]", "nobody sends this")
+    page.wait_for_selector("text=No event matches these filters.")
+    page.click("#filters [type=reset]")
+    client.upload(make_event(event_type="Bad", time="now"))
+    page.select_option("#filters [name=verdict]", "refused")
+    until(page, ["Bad"])
+
+
+def test_pause(page: Page, client: Client, make_event: Callable[..., Any]) -> None:
+    """Paused, the list stands still and counts who waits; going on shows them."""
+    client.upload(make_event(event_type="Before"))
+    until(page, ["Before"])
+    page.click("#pause")
+    client.upload(make_event(event_type="Meanwhile"), make_event(event_type="Meanwhile"))
+    page.wait_for_selector("text=Paused: 2 new events waiting.")
+    assert names(page) == ["Before"]
+    page.keyboard.press("Tab")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("p")
+    until(page, ["Meanwhile", "Meanwhile", "Before"])
+    assert page.locator("#waiting").is_hidden()
+
+
+def test_the_detail(page: Page, client: Client, make_event: Callable[..., Any]) -> None:
+    """A chosen event shows its JSON, its trace id, what Amplitude would change and why; both can be copied."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    client.upload(make_event(event_properties={"trace_id": TRACE, "note": "x" * 2_000}, os_name="iOS"))
+    page.click("#events button")
+    detail = page.locator("#detail")
+    assert TRACE in detail.locator(".facts").inner_text()
+    words = detail.locator(".notes").inner_text()
+    assert "event_properties.note has 2,000 characters: cut to 1,024." in words
+    assert "os_name is sent, so Amplitude sets the others of its group to null" in words
+    assert '"event_type": "Order Placed"' in detail.locator("#json").inner_text()
+    detail.locator(".facts button").click()
+    assert page.evaluate("navigator.clipboard.readText()") == TRACE
+    detail.locator("text=Copy JSON").click()
+    assert '"os_name": "iOS"' in page.evaluate("navigator.clipboard.readText()")
+    page.keyboard.press("Escape")
+    assert detail.is_hidden()
+
+
+def test_refused_and_duplicate_events_say_why(page: Page, client: Client, make_event: Callable[..., Any]) -> None:
+    """The page tells what was refused or ignored, in words, on the event and on the list of problems."""
+    event = make_event()
+    client.upload(event)
+    client.upload(event)
+    client.upload(make_event(event_type="Bad", user_id="none"))
+    until(page, ["Bad", "Order Placed", "Order Placed"])
+    page.locator("#events button").nth(0).click()
+    assert "placeholder ids" in page.locator("#detail .notes").inner_text()
+    page.locator("#events button").nth(1).click()
+    assert "counted once" in page.locator("#detail .notes").inner_text()
+    page.click("#tab-problems")
+    page.wait_for_selector("#view-problems >> text=Invalid field values on some events")
+    page.wait_for_function("() => document.getElementById('problem-count').textContent === '1'")
+
+
+def test_types_with_their_properties(page: Page, client: Client, make_event: Callable[..., Any]) -> None:
+    """The table of types has counts and users, and opens to the properties with their types."""
+    client.upload(make_event(event_properties={"total": 12.5}), make_event(user_id="somebody"), make_event(event_type="Seen"))
+    page.click("#tab-catalog")
+    page.wait_for_selector("#types")
+    assert re.split(r"\s+", page.locator("#types tbody > tr").nth(0).inner_text().strip())[:4] == ["Order", "Placed", "2", "2"]
+    assert "at this rate" in page.locator("#types thead").first.inner_text()
+    page.locator("#types button").first.click()
+    row = page.locator("#types .inner").first.locator("tbody tr").inner_text()
+    assert re.split(r"\s+", row.strip()) == ["total", "number", "50%", "12.5"]
+
+
+def test_a_timeline_joins_browser_and_server(page: Page, client: Client, make_event: Callable[..., Any]) -> None:
+    """One session of one user holds what the browser and the server told, in order, with the user's properties beside."""
+    start = 1_795_305_600_000
+    for at, name, library in (
+        (0, "Page Viewed", "amplitude-ts/2.48.1"),
+        (900, "Order Placed", "otel-amplitude/1"),
+        (500, "Button Clicked", "amplitude-ts/2.48.1"),
+    ):
+        client.upload(make_event(event_type=name, library=library, session_id=start, time=start + at))
+    client.upload(make_event(event_type="Nightly Mail"))
+    client.upload(make_event(event_type="$identify", user_properties={"$set": {"plan": "pro"}}))
+    page.click("#tab-timeline")
+    page.fill("#who [name=user]", "customer-42")
+    page.wait_for_selector(".session")
+    session = page.locator(".session", has_text="Session from")
+    assert session.locator(".step .name").all_inner_texts() == ["Page Viewed", "Button Clicked", "Order Placed"]
+    assert session.locator(".step .badge").all_inner_texts() == ["browser", "browser", "server"]
+    assert page.locator(".session", has_text="Outside any session").locator(".step").count() == 2
+    assert "plan" in page.locator(".story > .card").inner_text()
+    session.locator(".step").first.click()
+    page.wait_for_selector("#detail h2 >> text=Page Viewed")
+
+
+def test_a_fault_is_switched_on_and_seen(page: Page, sandbox: Sandbox, client: Client, make_event: Callable[..., Any]) -> None:
+    """The panel switches a fault on, the next uploads meet it, its hits are counted, and the books stand beside."""
+    page.click("#tab-faults")
+    card = page.locator('[data-fault="status"]')
+    card.locator("[name=count]").fill("2")
+    card.locator("button", has_text="Switch on").click()
+    page.wait_for_selector('[data-fault="status"].on >> text=hit 0 requests, 2 to go')
+    assert client.upload(make_event())[0] == 503
+    page.wait_for_selector('[data-fault="status"].on >> text=hit 1 request, 1 to go')
+    page.wait_for_function("() => document.getElementById('fault-count').textContent === '1'")
+    card.locator("button", has_text="Clear").click()
+    page.wait_for_selector('[data-fault="status"]:not(.on)')
+    assert client.upload(make_event())[0] == 200
+    client.tell(
+        "/api/books",
+        {"process": "shop 1", "books": {"accepted": 5, "acknowledged": 3, "rejected": {}, "dropped": {}, "pending": {"queued": 2}}},
+    )
+    page.wait_for_selector("#books >> text=They balance: 5 = 5")
+    client.tell("/api/books", {"process": "shop 1", "books": {"accepted": 6, "acknowledged": 3, "pending": {"queued": 2}}})
+    page.wait_for_selector("#books >> text=They do not balance: 6 ≠ 5")
+    sandbox.set_fault("hang")
+    page.click("#clear-faults")
+    page.wait_for_function("() => document.querySelectorAll('.kind.on').length === 0")
+
+
+def test_a_wrong_fault_is_explained(page: Page) -> None:
+    """A fault with a value out of range says so in place, until it is right."""
+    page.click("#tab-faults")
+    card = page.locator('[data-fault="latency"]')
+    card.locator("[name=seconds]").fill("1e12")
+    card.locator("button", has_text="Switch on").click()
+    page.wait_for_selector("#fault-error >> text=seconds of fault latency must be a number from 0 to 100000000")
+    card.locator("[name=seconds]").fill("1")
+    card.locator("button", has_text="Switch on").click()
+    page.wait_for_selector('[data-fault="latency"].on')
+    assert page.locator("#fault-error").is_hidden()
+
+
+def test_markup_stays_text(page: Page, client: Client, make_event: Callable[..., Any]) -> None:
+    """`<script>` and friends in any field are shown, never run, on every view."""
+    nasty = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+    client.upload(
+        make_event(
+            event_type=nasty,
+            user_id=nasty,
+            device_id=nasty,
+            library=nasty,
+            event_properties={nasty: nasty, "trace_id": nasty},
+            user_properties={nasty: nasty},
+        )
+    )
+    client.upload(make_event(event_type=nasty, time=nasty))
+    client.tell("/api/books", {"process": nasty, "books": {nasty: nasty}})
+    until_shown = "(nasty) => [...document.querySelectorAll('#events .name')].some((n) => n.textContent === nasty)"
+    page.wait_for_function(until_shown, arg=nasty)
+    page.locator("#events button").last.click()
+    assert nasty.replace('"', '\\"') in page.locator("#json").inner_text()
+    for view, sign in (
+        ("catalog", "#types"),
+        ("problems", "#view-problems table"),
+        ("faults", "#books article"),
+        ("timeline", "#story .card"),
+    ):
+        page.click(f"#tab-{view}")
+        page.wait_for_selector(sign)
+    page.fill("#who [name=user]", nasty)
+    page.wait_for_selector(".session")
+    assert page.title() == "Amplitude sandbox"
+    assert page.locator("main img, main script").count() == 0
+
+
+def test_thousands_stay_smooth(page: Page, client: Client, make_event: Callable[..., Any]) -> None:
+    """After thousands of events the list holds its 300 newest rows, and the page still answers at once."""
+    for batch in range(10):
+        client.upload(*[make_event(event_properties={"n": batch * 500 + number}) for number in range(500)], path="/batch")
+    page.wait_for_function("() => document.getElementById('total-accepted').textContent === '5,000'")
+    page.wait_for_function("() => document.querySelectorAll('#events li').length === 300")
+    started = time.monotonic()
+    page.click("#tab-catalog")
+    page.wait_for_selector("#types >> text=5,000")
+    page.click("#tab-events")
+    assert time.monotonic() - started < 5
+    assert page.locator("#events button").first.get_attribute("data-seq") == "5000"
+
+
+def test_the_keyboard_is_enough(page: Page, client: Client, make_event: Callable[..., Any]) -> None:
+    """Tabs by arrows, rows by arrows, detail by Enter, search by slash."""
+    client.upload(make_event(event_type="First"), make_event(event_type="Second"))
+    until(page, ["Second", "First"])
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.name") == "text"
+    page.locator("#events button").first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#detail h2 >> text=First")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.textContent").find("First") >= 0
+    page.locator("#tab-events").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("document.activeElement.id") == "tab-faults"
+    page.wait_for_selector("#view-faults:not([hidden])")
+
+
+def test_forgetting(page: Page, client: Client, make_event: Callable[..., Any]) -> None:
+    """Forget everything asks first, and then the page starts anew."""
+    client.upload(make_event(event_type="Old"))
+    until(page, ["Old"])
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.click("#reset")
+    page.wait_for_selector("#empty >> text=Waiting for the first event")
+    client.upload(make_event(event_type="New"))
+    until(page, ["New"])
+
+
+def test_another_run_is_noticed(browser: Browser, make_client: Callable[..., Client], make_event: Callable[..., Any]) -> None:
+    """A page left open says when the sandbox is gone, and starts anew, with the new token, when one is back on the same port."""
+    first = Sandbox().start()
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(first.url)
+    page.wait_for_selector("#live.on")
+    make_client(first).upload(make_event(event_type="Old"))
+    until(page, ["Old"])
+    first.stop()
+    page.wait_for_selector("#live.off")
+    with Sandbox(port=int(port_of(page))):
+        page.wait_for_selector("#empty >> text=Waiting for the first event")
+        page.wait_for_selector("#live.on")
+        page.click("#tab-faults")
+        page.locator('[data-fault="empty"] button', has_text="Switch on").click()
+        page.wait_for_selector('[data-fault="empty"].on')
+    context.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1_280, "light"), (1_280, "dark"), (390, "light"), (390, "dark")])
+def test_light_dark_and_phone(page: Page, client: Client, make_event: Callable[..., Any], tmp_path: Path, width: int, scheme: Any) -> None:
+    """Every view fits its window without scrolling sideways, keeps its contrast, and can be photographed."""
+    page.set_viewport_size({"width": width, "height": 844})
+    page.emulate_media(color_scheme=scheme)
+    client.upload(make_event(user_id="somebody-with-a-very-long-name@" + "example." * 12 + "com", event_properties={"long": "x" * 400}))
+    client.upload(make_event(time="now"))
+    page.wait_for_selector("#events button")
+    for view in ("events", "catalog", "timeline", "problems", "faults"):
+        page.click(f"#tab-{view}")
+        page.wait_for_selector(f"#view-{view}:not([hidden])")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.screenshot(path=tmp_path / f"{view}.png")
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(245, 246, 248)"
+    assert light == (scheme == "light")

@@ -1,0 +1,133 @@
+"""Named strategies: what applications put into events, spans and records, from ordinary to hostile."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import uuid
+from typing import Any
+
+from hypothesis import strategies as st
+
+from otel_amplitude.events import GROUP_OPERATIONS, KEYS, USER_OPERATIONS
+
+
+class Colour(enum.Enum):
+    """Members with a text, a number and something else."""
+
+    RED = "red"
+    BLUE = 2
+    NONE = ()
+
+
+class Hostile:
+    """Raises when asked for its text, or compared."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text of me")
+
+    def __repr__(self) -> str:
+        return "Hostile()"
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no comparison with me")
+
+    __hash__ = object.__hash__
+
+
+class HostileMap(dict[Any, Any]):
+    """A dict that can not be listed."""
+
+    def keys(self) -> Any:
+        raise RuntimeError("no keys of me")
+
+    __iter__ = items = values = keys
+
+
+class ShoutingText(str):
+    """A text that writes itself as something else."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self.upper()
+
+
+# Any text, lone surrogates included, sometimes longer than Amplitude keeps.
+texts = st.one_of(
+    st.text(max_size=20),
+    st.text(st.characters(categories=["Cs", "Lu", "So"]), max_size=5),
+    st.integers(1_020, 1_030).map(lambda size: "ü" * size),
+    st.sampled_from(['quote"', "back\\slash", "null", "\ud83d\ude00", "", ShoutingText("loud"), "a" * 3_000, ('"' + "b" * 600) * 2]),
+)
+integers = st.one_of(st.integers(), st.sampled_from([2**53, 2**53 + 1, -(2**63), 2**64, 10**4_000]))
+floats = st.floats()
+scalars = st.one_of(st.none(), st.booleans(), integers, floats, texts)
+exotic = st.one_of(
+    st.binary(max_size=20),
+    st.sampled_from([b"x" * 2_000, bytearray(b"ab"), memoryview(b"cd"), range(3), Colour.RED, Colour.BLUE, Colour.NONE, object()]),
+    st.datetimes(timezones=st.none() | st.just(dt.timezone.utc)),
+    st.dates(),
+    st.times(),
+    st.timedeltas(),
+    st.uuids(),
+    st.decimals(),
+    st.fractions(),
+    st.frozensets(st.integers(), max_size=4),
+    st.just(decimal.Decimal("sNaN")),
+    st.just(uuid.UUID(int=0)),
+    st.builds(Hostile),
+    st.just(HostileMap(a=1)),
+)
+keys = st.one_of(texts, st.integers(0, 3), st.none(), st.booleans(), st.binary(max_size=3), st.tuples(st.integers(0, 2)))
+
+
+def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(
+        st.lists(inner, max_size=4),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(keys, inner, max_size=4),
+    )
+
+
+# Anything at all, nested.
+values = st.recursive(scalars | exotic, _containers, max_leaves=12)
+# Anything under keys of any type.
+maps = st.dictionaries(keys, values, max_size=6)
+# What a well-behaved application attaches.
+plain_maps = st.dictionaries(
+    st.text("abc.é", min_size=1, max_size=5),
+    st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text("aé .", max_size=9),
+    max_size=6,
+)
+ids = st.one_of(
+    st.just("u-12345"),
+    st.text(max_size=8),
+    st.sampled_from(["  padded  ", "None", "00000", "", "x" * 1_025, 123_456, uuid.UUID(int=7), True, None]),
+)
+event_types = st.one_of(
+    st.sampled_from(["Order Paid", "$identify", "$groupidentify", "revenue_amount", "[Amplitude] Revenue", "", " "]), texts
+)
+operations = st.dictionaries(st.sampled_from(sorted(USER_OPERATIONS | GROUP_OPERATIONS | {"$no", "plain"})), maps | values, max_size=3)
+# An event as anyone might hand it over: every known key with anything in it, unknown keys, keys that are no text.
+events = st.fixed_dictionaries(
+    {"event_type": event_types, "user_id": ids},
+    optional={
+        "device_id": ids,
+        "time": st.integers(0, 2**42) | values,
+        "event_properties": maps,
+        "user_properties": operations | maps,
+        "group_properties": operations | maps,
+        "groups": st.dictionaries(texts, texts | st.lists(texts, max_size=12), max_size=7) | values,
+        "price": st.floats() | st.decimals() | values,
+        "session_id": integers | values,
+        "currency": st.sampled_from(["EUR", "eur", "Euro", 1]),
+    },
+)
+odd_events = st.builds(
+    lambda event, known, unknown: {**event, **known, **unknown},
+    events,
+    st.dictionaries(st.sampled_from(sorted(KEYS - {"event_type", "user_id"})), values, max_size=4),
+    st.dictionaries(keys, values, max_size=2),
+)
