@@ -42,6 +42,8 @@ _NEVER_WAKE: Final = sys.maxsize
 _FOR_EVER: Final = 365 * 86_400.0
 # Without it, above this part of the memory bounds new parcels go to the disk.
 _WATERMARK: Final = 0.75
+# Above this part of them nobody lines up in memory for a disk that takes parcels again.
+_CROWDED: Final = 0.875
 # Leftovers are written to the spool in slices of this many, to see whether time is up. One of them takes a tenth of this
 # on a machine with nothing else to do; a process that is told to end often shares its processor with its successor.
 _LEFTOVERS: Final = 256
@@ -142,8 +144,9 @@ class BatchExporter(ABC):
         share = 0.0 if options.spool_always else _WATERMARK
         self._watermark_events = int(options.max_cached_events * share)
         self._watermark_bytes = int(options.max_cached_bytes * share)
-        self._crowded_events = (self._watermark_events + self._max_events) // 2
-        self._crowded_bytes = (self._watermark_bytes + self._max_bytes) // 2
+        # What is read back from the disk stays below three quarters: that alone must not make memory crowded.
+        self._crowded_events = int(options.max_cached_events * _CROWDED)
+        self._crowded_bytes = int(options.max_cached_bytes * _CROWDED)
         self._closed = False
         self._start_empty()
         _exporters.add(self)
@@ -403,25 +406,24 @@ class BatchExporter(ABC):
     def _book_slice(self, dispatcher: Dispatcher) -> bool:
         """Book the next arrivals; False when those left have to wait for the disk. Under the lock."""
         inbox = self._inbox
-        count = min(len(inbox), _SLICE)
-        # Counted twice for a moment rather than not at all: the memory bound holds meanwhile.
-        self._memory_events += count
-        parcels = [inbox.popleft() for _ in range(count)] if self._spool is None else list(self._next_after_disk(count))
-        if parcels:
+        most = min(len(inbox), _SLICE)
+        count = self._not_waiting(most) if self._on_disk else most
+        if count:
+            # Counted twice for a moment rather than not at all: the memory bound holds meanwhile.
+            self._memory_events += count
+            parcels = [inbox.popleft() for _ in range(count)]
+            if self._spool is not None:
+                for parcel in parcels:
+                    parcel.place = None
             size = dispatcher.accept(parcels, self._clock())
             # Not `-= dispatcher.accept(...)`: that reads before the call, and forgets what callers add meanwhile.
             self._inbox_bytes -= size
-        self._memory_events = dispatcher.memory_events
-        return len(parcels) == count
+            self._memory_events = dispatcher.memory_events
+        return count == most
 
-    def _next_after_disk(self, count: int) -> Iterator[Parcel]:
-        for _ in range(count):
-            parcel = self._inbox[0]
-            if parcel.place is _AFTER_DISK:
-                if self._on_disk:
-                    return
-                parcel.place = None
-            yield self._inbox.popleft()
+    def _not_waiting(self, most: int) -> int:
+        """Give how many of the first `most` arrivals precede those that wait for the disk."""
+        return next((number for number in range(most) if self._inbox[number].place is _AFTER_DISK), most)
 
     @property
     def _has_adopted(self) -> bool:
