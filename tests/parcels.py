@@ -37,9 +37,10 @@ def fault(batch: Sequence[Parcel], pause: float | None = None) -> Receipt:
     return Receipt([CHARGED] * len(batch), "server_error", server_fault=True, pause=pause, status=503)
 
 
-def throttled(batch: Sequence[Parcel], *ids: str) -> Receipt:
-    """Some ids must rest for 30 seconds."""
-    outcomes = [HELD if set(ids) & set(parcel.ids) else RESEND for parcel in batch]
+def throttled(batch: Sequence[Parcel], *ids: str, seconds: float = 30.0) -> Receipt:
+    """Some ids must rest."""
+    held = Outcome(Verdict.RETRY, "throttled", hold=seconds)
+    outcomes = [held if set(ids) & set(parcel.ids) else RESEND for parcel in batch]
     return Receipt(outcomes, "throttled", status=429)
 
 
@@ -60,6 +61,7 @@ class Memory(Observer):
     def __init__(self, *, wants_results: bool = True) -> None:
         self._wants_results = wants_results
         self.ends: list[tuple[str, str, str]] = []
+        self.parcels: list[Parcel] = []
         self.told: list[tuple[object, ...]] = []
         self.batches: list[list[str]] = []
         self.stats: Stats | None = None
@@ -79,6 +81,7 @@ class Memory(Observer):
 
     def finished(self, parcel: Parcel, outcome: str, reason: str, status: int | None) -> None:
         self.ends.append((*names([parcel]), outcome, reason))
+        self.parcels.append(parcel)
 
     def dropped(self, reason: str, count: int) -> None:
         self.told.append(("dropped", reason, count))
@@ -140,3 +143,64 @@ class Desk:
 
     def stats(self) -> Stats:
         return self.dispatcher.stats()
+
+
+class Record:
+    """An event on a `Disk`."""
+
+    def __init__(self, parcel: Parcel) -> None:
+        self.parcel = parcel
+        self.order = self.attempts = 0
+        self.state = "unread"  # then "read"; "shelved", "unread"; "gone"
+
+
+class Disk:
+    """A spool without files: gives everything once, oldest first, and what is shelved once more when it is told to revisit."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.adopted = self.corrupt = self.expired = 0
+
+    @property
+    def appended(self) -> int:
+        return len(self.records)
+
+    @property
+    def behind(self) -> bool:
+        return any(record.state == "unread" for record in self.records)
+
+    @property
+    def shelved(self) -> int:
+        return sum(record.state in ("shelved", "unread") and record.order > 0 for record in self.records)
+
+    def write(self, parcel: Parcel) -> None:
+        self.records.append(Record(parcel))
+
+    def read(self, most: int, before_ms: int, expired: list[Parcel]) -> list[Parcel]:
+        found: list[Parcel] = []
+        for record in [record for record in self.records if record.state == "unread"][:most]:
+            parcel = Parcel(record.parcel.body, record.parcel.ids, record.parcel.accepted_ms, record)
+            parcel.order, parcel.attempts = record.order, record.attempts
+            is_old = parcel.accepted_ms < before_ms
+            record.state = "gone" if is_old else "read"
+            self.expired += is_old
+            (expired if is_old else found).append(parcel)
+        return found
+
+    def shelve(self, parcels: Sequence[Parcel]) -> None:
+        for parcel in parcels:
+            record = parcel.place
+            assert isinstance(record, Record)
+            assert record.state == "read"
+            record.state, record.order, record.attempts = "shelved", parcel.order, parcel.attempts
+
+    def revisit(self) -> None:
+        for record in self.records:
+            if record.state == "shelved":
+                record.state = "unread"
+
+    def resolve(self, places: Sequence[object]) -> None:
+        for record in places:
+            assert isinstance(record, Record)
+            assert record.state == "read"
+            record.state = "gone"

@@ -1,15 +1,16 @@
-"""Parcels in the order accepted, of which some wait aside because one of their ids is held."""
+"""Parcels in the order accepted, of which some wait because one of their ids is held."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import islice
+from itertools import chain, islice
 from operator import attrgetter
 
 from otel_amplitude.delivery._parcel import Parcel
 from otel_amplitude.delivery._receipt import Split
+from otel_amplitude.delivery._shelf import Shelf
 
 in_order = attrgetter("order")
 # A second sender looks at this many batches of the line for ids that are not in flight, and goes if half a batch was found.
@@ -47,6 +48,8 @@ class Backlog:
     Attributes:
         ready: what may be sent, first things first.
         aside: what waits for an id, first things first.
+        late: what waits for events that were left on disk, first things first.
+        shelf: what is known of those.
         holds: the ids that rest.
         cuts: after which parcels (by order) a batch must end, since a request is being divided to find the culprit.
         size: bytes in `ready`.
@@ -56,18 +59,107 @@ class Backlog:
     def __init__(self) -> None:
         self.ready: deque[Parcel] = deque()
         self.aside: list[Parcel] = []
+        self.late: list[Parcel] = []
+        self.shelf = Shelf()
         self.holds: dict[str, Hold] = {}
         self.cuts: dict[int, Split] = {}
         self.size = 0
         self.next_release: float | None = None
+        # The lowest number of those that are late, by id.
+        self._late_ids: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.ready) + len(self.aside) + len(self.late)
+
+    def __iter__(self) -> Iterator[Parcel]:
+        """All parcels, in no order."""
+        return chain(self.ready, self.aside, self.late)
 
     def append(self, parcels: Sequence[Parcel], size: int) -> None:
         """Put newly accepted parcels last; `size` is that of their bodies."""
+        if self.shelf:
+            parcels = self._without_late(parcels)
+            size = bytes_of(parcels)
+        self._put_last(parcels, size)
+
+    def _put_last(self, parcels: Sequence[Parcel], size: int) -> None:
         if self.holds:
             self._sort_out(parcels)
             return
         self.ready.extend(parcels)
         self.size += size
+
+    def read_back(self, parcels: Sequence[Parcel], now: float) -> list[Parcel]:
+        """Put parcels that were read from the disk in their place; give those that have to stay there."""
+        came: list[Parcel] = []
+        stay: list[Parcel] = []
+        anything_waits = bool(self.shelf)
+        for parcel in parcels:
+            if anything_waits and (self.shelf.precedes_on_disk(parcel) or self._late_precede(parcel)):
+                self.shelf.put(parcel)
+                stay.append(parcel)
+            else:
+                came.append(parcel)
+        came.sort(key=in_order)
+        last = max([line[-1].order for line in (self.ready, self.aside) if line], default=0)
+        if came and came[0].order > last:
+            self._put_last(came, bytes_of(came))
+        elif came:
+            self._line_up([*self.aside, *self.ready, *came], now)
+        return stay
+
+    def shelve_excess(self, most_events: int, most_bytes: int) -> list[Parcel]:
+        """Take out what is too much to wait aside, last things first; give what lies on disk, and may stay there for now.
+
+        Whatever nobody has on disk is kept, and so is whatever has to leave before that.
+        """
+        events, size = len(self.aside), bytes_of(self.aside)
+        if events <= most_events and size <= most_bytes:
+            return []
+        kept: list[Parcel] = []
+        kept_ids: set[str] = set()
+        left: list[Parcel] = []
+        for parcel in reversed(self.aside):
+            if (events > most_events or size > most_bytes) and parcel.place is not None and kept_ids.isdisjoint(parcel.ids):
+                self.shelf.put(parcel)
+                self._stop_waiting(parcel)
+                events -= 1
+                size -= len(parcel.body)
+                left.append(parcel)
+            else:
+                kept_ids.update(parcel.ids)
+                kept.append(parcel)
+        self.aside = kept[::-1]
+        return left
+
+    def end_sweep(self, now: float) -> None:
+        """All that lies on disk was read, or stays there for now: let in whoever waits for nothing of that."""
+        self.shelf.end_sweep()
+        late, self.late, self._late_ids = self.late, [], {}
+        if came := self._without_late(late):
+            self.shelf.is_stale = True  # some may have stayed on disk because of these
+            self._line_up([*self.aside, *self.ready, *came], now)
+
+    def sweep_at(self) -> float | None:
+        """Give the moment from which it is worth while to read again what was left on disk, or None."""
+        if not self.shelf or self.shelf.sweeps:
+            return None
+        return self.shelf.not_before if self.shelf.is_stale or self.next_release is None else self.next_release
+
+    def _without_late(self, parcels: Iterable[Parcel]) -> list[Parcel]:
+        """Give those that need not wait for anything on the shelf; the others are late."""
+        came: list[Parcel] = []
+        for parcel in parcels:
+            if self.shelf.precedes(parcel) or any(name in self._late_ids for name in parcel.ids):
+                self.late.append(parcel)
+                for name in parcel.ids:
+                    self._late_ids.setdefault(name, parcel.order)
+            else:
+                came.append(parcel)
+        return came
+
+    def _late_precede(self, parcel: Parcel) -> bool:
+        return any(self._late_ids.get(name, parcel.order) < parcel.order for name in parcel.ids)
 
     def take(self, most: int, most_bytes: int) -> list[Parcel]:
         """Take the first parcels: at most `most` and, unless the first one alone is larger, `most_bytes` with a comma each."""
@@ -141,17 +233,19 @@ class Backlog:
 
     def expired(self, before_ms: int, now: float) -> list[Parcel]:
         """Take out whatever was accepted before `before_ms`, wherever it waits."""
-        line = [*self.aside, *self.ready]
-        gone = [parcel for parcel in line if parcel.accepted_ms < before_ms]
+        gone = [parcel for parcel in self if parcel.accepted_ms < before_ms]
         if gone:
-            self._line_up([parcel for parcel in line if parcel.accepted_ms >= before_ms], now)
+            self.late = [parcel for parcel in self.late if parcel.accepted_ms >= before_ms]
+            self._line_up([parcel for parcel in (*self.aside, *self.ready) if parcel.accepted_ms >= before_ms], now)
         return gone
 
     def clear(self) -> list[Parcel]:
         """Take everything, in order."""
-        line = sorted([*self.aside, *self.ready], key=in_order)
+        line = sorted(self, key=in_order)
         self.ready.clear()
         self.aside.clear()
+        self.late.clear()
+        self._late_ids.clear()
         self.holds.clear()
         self.cuts.clear()
         self.size = 0
@@ -160,6 +254,8 @@ class Backlog:
 
     def _line_up(self, parcels: list[Parcel], now: float) -> None:
         """Forget the holds that only the order demanded and the pauses that are over, then sort everything out anew."""
+        if self.next_release is not None and self.next_release <= now:
+            self.shelf.is_stale = True
         self.holds = {name: Hold(hold.until) for name, hold in self.holds.items() if hold.until > now}
         self.next_release = min((hold.until for hold in self.holds.values()), default=None)
         self.ready.clear()
@@ -187,3 +283,10 @@ class Backlog:
                 hold = self.holds[name] = Hold()
             hold.events += 1
             hold.bytes += len(parcel.body)
+
+    def _stop_waiting(self, parcel: Parcel) -> None:
+        for name in parcel.ids:
+            hold = self.holds.get(name)
+            if hold is not None:
+                hold.events -= 1
+                hold.bytes -= len(parcel.body)

@@ -54,6 +54,8 @@ _SPOOL_REST_SECONDS: Final = 0.05
 _CLOCK_SET_SECONDS: Final = 60.0
 # How long the end may take beyond the time it was given.
 _GRACE_SECONDS: Final = 0.15
+# While most of what is read from the disk has to stay there, see after so many reads what can be sent.
+_READS_AT_ONCE: Final = 10
 # The place of a parcel that the disk should have taken and did not: it waits in memory until those before it are read back.
 _AFTER_DISK: Final = object()
 # What is told when events are refused since we are too slow or too small.
@@ -224,17 +226,21 @@ class BatchExporter(ABC):
             self._start_empty()
         if self._closed:
             return self._refused("closed")
-        dispatcher, inbox = self._dispatcher, self._inbox
-        if dispatcher.backlog.holds and dispatcher.id_is_crowded(parcel):
-            return self._refused("id_backlog")
+        dispatcher, inbox, spool = self._dispatcher, self._inbox, self._spool
+        is_crowded = bool(dispatcher.backlog.holds) and dispatcher.id_is_crowded(parcel)
         size = len(parcel.body)
         arrived, arrived_bytes = len(inbox) + 1, self._inbox_bytes + size
         used_events, used_bytes = arrived + self._memory_events, arrived_bytes + dispatcher.memory_bytes
-        if self._spool is not None:
+        if spool is not None:
             is_above = used_events > self._watermark_events or used_bytes > self._watermark_bytes
             may_line_up = used_events <= self._crowded_events and used_bytes <= self._crowded_bytes
-            if (is_above or self._on_disk or (self._has_looked and self._spool.behind)) and self._append(parcel, self._spool, may_line_up):
+            goes_there = is_above or self._on_disk or (self._has_looked and spool.behind)
+            # Asked after the disk: as long as anything is to be read there, the shelf may come to know more ids.
+            is_crowded = is_crowded or dispatcher.backlog.shelf.knows(parcel.ids)
+            if (goes_there or is_crowded) and not (is_crowded and spool.is_half_full) and self._append(parcel, spool, may_line_up):
                 return None
+        if is_crowded:
+            return self._refused("id_backlog")
         if used_events > self._max_events or used_bytes > self._max_bytes:
             return self._refused("queue_full")
         inbox.append(parcel)
@@ -434,13 +440,12 @@ class BatchExporter(ABC):
         if not self._flushes:
             return []
         disk = self._disk_books()
-        waiting = len(self._inbox) + self._dispatcher.spooled(disk) > 0
         done: list[_Flush] = []
         for flush in self._flushes:
             mark = flush.mark + disk.adopted - flush.adopted
             self._dispatcher.hurry(mark)
             found = not flush.adopts or self._has_adopted
-            if not found or self._dispatcher.is_waiting(mark) or (waiting and self._dispatcher.last_order < mark):
+            if not found or self._dispatcher.is_waiting(mark, disk, len(self._inbox)):
                 flush.told_by = _NEVER_WAKE
                 continue
             # Observers were told of the last of them in the latest telling or before: what comes later is not waited for.
@@ -511,6 +516,8 @@ class BatchExporter(ABC):
                 batches.append(batch)
             self._tell_full(dispatcher)
             moments.append(dispatcher.wake_at(now, wall_ms))
+            if not self._on_disk:
+                moments.append(dispatcher.backlog.sweep_at())
             wanted_events, wanted_bytes = dispatcher.wanted_company()
             if self._on_disk and self._inbox and self._inbox[0].place is _AFTER_DISK:
                 # They wait for a disk that gives nothing: more of them are no reason to wake.
@@ -572,8 +579,13 @@ class BatchExporter(ABC):
                     for parcel in self._inbox:
                         parcel.place = _AFTER_DISK
                 self._has_looked = True
-        while self._on_disk and self._has_room_for_more() and self._read_disk(spool):
-            pass
+        self._shelve(spool)
+        reads = 0
+        while (self._on_disk or self._begins_sweep(spool)) and self._has_room_for_more() and self._read_disk(spool):
+            self._shelve(spool)
+            reads += 1
+            if reads == _READS_AT_ONCE:
+                return self._clock()  # what can be sent is sent first
         self._move_behind(spool)
         due = spool.next_maintenance()
         return None if due is None else max(due, self._clock() + _SPOOL_REST_SECONDS)
@@ -591,14 +603,36 @@ class BatchExporter(ABC):
                 self._dispatcher.read_from_disk(parcels, self._clock())
             else:
                 self._on_disk = spool.behind
+                if not self._on_disk:
+                    self._dispatcher.end_sweep(self._clock())
         if not parcels:
             # Somebody appended meanwhile, or the disk is failing: then the next look is soon enough.
             self._on_disk = self._on_disk or spool.behind
         return bool(parcels)
 
+    def _begins_sweep(self, spool: Spool) -> bool:
+        """Let the disk give once more what was left there, if it is time."""
+        with self._lock:
+            begins = self._dispatcher.begins_sweep(self._clock())
+            if begins:
+                spool.revisit()
+                self._on_disk = True
+        return begins
+
+    def _shelve(self, spool: Spool) -> None:
+        """Let the disk know what stays there; by the thread that reads it, so that no sweep overlooks any of that."""
+        with self._lock:
+            shelved, self._dispatcher.shelved = self._dispatcher.shelved, []
+        spool.shelve((parcel.place, parcel.order, parcel.attempts) for parcel in shelved)
+
     def _parcels_of(self, records: Sequence[Record]) -> list[Parcel]:
         wall = self._wall()
-        return [Parcel(record.body, self._ids_in(record.body), int((wall - record.age) * 1000), record.place) for record in records]
+        parcels: list[Parcel] = []
+        for record in records:
+            parcel = Parcel(record.body, self._ids_in(record.body), int((wall - record.age) * 1000), record.place)
+            parcel.order, parcel.attempts = record.order, record.attempts
+            parcels.append(parcel)
+        return parcels
 
     def _ids_in(self, body: bytes) -> tuple[str, ...]:
         try:
@@ -696,7 +730,7 @@ class BatchExporter(ABC):
     def _last_accepted(self) -> tuple[int, int]:
         """Give the number that the parcel accepted last has or will have, and how many were adopted until now."""
         disk = self._disk_books()
-        return self._dispatcher.last_order + self._dispatcher.spooled(disk) + len(self._inbox), disk.adopted
+        return self._dispatcher.last_number(disk) + len(self._inbox), disk.adopted
 
     def _flush_until(self, deadline: float) -> bool:
         following = self._following.pop(threading.get_ident(), None)

@@ -23,7 +23,7 @@ MOST_PAUSE: Final = 300.0
 MOST_WAIT: Final = 86_400.0
 # Whoever can make ids must not fill our memory with them: above this everyone waits instead.
 MOST_HELD_IDS: Final = 10_000
-# The followers of one id may take this part of the memory.
+# The followers of one id may take this part of the memory, and so may all who wait for ids and can wait on disk as well.
 FOLLOWERS_SHARE: Final = 10
 # Each success lets the byte target, lowered by a 413, grow by this factor.
 RECOVERY: Final = 1.1
@@ -101,6 +101,7 @@ class DiskBooks(Protocol):
         adopted: parcels taken over from processes that ended.
         expired: parcels that were too old when their turn came.
         corrupt: parcels whose bytes were damaged.
+        shelved: parcels that were read, and wait on disk to be read again.
     """
 
     @property
@@ -111,6 +112,8 @@ class DiskBooks(Protocol):
     def expired(self) -> int: ...
     @property
     def corrupt(self) -> int: ...
+    @property
+    def shelved(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,7 @@ class NoDisk:
     adopted: int = 0
     expired: int = 0
     corrupt: int = 0
+    shelved: int = 0
 
 
 NO_DISK: Final = NoDisk()
@@ -140,6 +144,7 @@ class Dispatcher:
         memory_bytes: bytes of all bodies in memory.
         notes: what observers are to be told once the lock is released.
         resolved: places on disk that are done with.
+        shelved: parcels that stay on disk, to be read again.
         last_order: number of the parcel accepted last.
     """
 
@@ -158,6 +163,7 @@ class Dispatcher:
         self.memory_bytes = 0
         self.notes: list[Note] = []
         self.resolved: list[object] = []
+        self.shelved: list[Parcel] = []
         self.last_order = 0
         self._options = options
         self._retry = retry
@@ -180,29 +186,64 @@ class Dispatcher:
     def accept(self, parcels: Sequence[Parcel], now: float) -> int:
         """Take responsibility for new parcels, in order; give how many bytes they are."""
         self.ledger.accepted += len(parcels)
+        self._number(parcels)
         size = self._take_in(parcels, now)
+        self.backlog.append(parcels, size)
         if self._closed:
             # They slipped in while the doors were closing; the books must not show them as pending for ever.
             self._drop(self.backlog.clear(), "shutdown")
         return size
 
     def read_from_disk(self, parcels: Sequence[Parcel], now: float) -> None:
-        """Take parcels from the disk into memory, in order; once closed they stay where they are."""
+        """Take parcels from the disk into memory, in order; once closed they stay where they are.
+
+        Those that would have to wait for an id, and for whom memory has no room, are `shelved`.
+        """
         if self._closed:
             return
+        self._number([parcel for parcel in parcels if not parcel.order])
         self.from_disk += len(parcels)
         self._take_in(parcels, now)
+        self._shelve(self.backlog.read_back(parcels, now))
+        self._shelve_excess()
 
-    def _take_in(self, parcels: Sequence[Parcel], now: float) -> int:
+    def begins_sweep(self, now: float) -> bool:
+        """Whether whoever reads the disk has to read all that is shelved again, from now on until `end_sweep`."""
+        self.backlog.release(now)
+        at = self.backlog.sweep_at()
+        if at is None or at > now or self.shelved:
+            return False
+        self.backlog.shelf.begin_sweep(now)
+        return True
+
+    def end_sweep(self, now: float) -> None:
+        """All that lies on disk was read, or is shelved."""
+        if self.backlog.shelf.sweeps:
+            self.backlog.end_sweep(now)
+
+    def _shelve_excess(self) -> None:
+        if not self.from_disk:
+            return
+        most, most_bytes = self._options.max_cached_events, self._options.max_cached_bytes
+        self._shelve(self.backlog.shelve_excess(most // FOLLOWERS_SHARE, most_bytes // FOLLOWERS_SHARE))
+
+    def _shelve(self, parcels: Sequence[Parcel]) -> None:
+        """Let parcels that left the backlog stay on disk."""
+        self.from_disk -= len(parcels)
+        self.memory_bytes -= bytes_of(parcels)
+        self.shelved += parcels
+
+    def _number(self, parcels: Sequence[Parcel]) -> None:
         for order, parcel in enumerate(parcels, self.last_order + 1):
             parcel.order = order
         self.last_order += len(parcels)
+
+    def _take_in(self, parcels: Sequence[Parcel], now: float) -> int:
         size = bytes_of(parcels)
         self.memory_bytes += size
         self._oldest_ms = min([self._oldest_ms, *[parcel.accepted_ms for parcel in parcels]])
         if not self.backlog.ready:
             self._due_at = now + self._options.upload_interval
-        self.backlog.append(parcels, size)
         return size
 
     def id_is_crowded(self, parcel: Parcel) -> bool:
@@ -287,22 +328,23 @@ class Dispatcher:
             return False
         expired = self.backlog.expired(before_ms + 1, now)
         self._drop(expired, "expired")
-        waiting = [parcel.accepted_ms for parcel in chain(self.backlog.ready, self.backlog.aside)]
-        self._oldest_ms = min(waiting, default=_NEVER)
+        self._oldest_ms = min([parcel.accepted_ms for parcel in self.backlog], default=_NEVER)
         return bool(expired)
 
     def clock_was_set(self, jump_ms: int, wall_ms: int) -> None:
         """Let nobody's age change because somebody set the clock by `jump_ms`, to `wall_ms`: that must neither expire events nor keep them."""
         before_ms = wall_ms - jump_ms
-        for parcel in chain(*self.flying, self.backlog.ready, self.backlog.aside, self._leaving):
+        for parcel in chain(*self.flying, self.backlog, self._leaving):
             if abs(parcel.accepted_ms - before_ms) < abs(parcel.accepted_ms - wall_ms):  # else it was accepted after that
                 parcel.accepted_ms += jump_ms
         self._oldest_ms = -_NEVER
 
-    def is_waiting(self, mark: int) -> bool:
-        """Whether any parcel in memory up to number `mark` has not come to its end."""
-        pending = chain(*self.flying, self.backlog.ready, self.backlog.aside, self._leaving)
-        return any(parcel.order <= mark for parcel in pending)
+    def is_waiting(self, mark: int, disk: DiskBooks = NO_DISK, arriving: int = 0) -> bool:
+        """Whether any parcel up to number `mark` has not come to its end; `disk` and `arriving` as for `stats`."""
+        is_elsewhere = arriving + self.spooled(disk) > 0 and (self._closed or self.last_order < mark)
+        if is_elsewhere or self.backlog.shelf.first <= mark:
+            return True
+        return any(parcel.order <= mark for parcel in chain(*self.flying, self.backlog, self._leaving))
 
     # What came back.
 
@@ -338,6 +380,7 @@ class Dispatcher:
             self._due_at = -_NEVER
             self._oldest_ms = min([self._oldest_ms, *[parcel.accepted_ms for parcel in again]])
         self.backlog.give_back(again, pauses, now)
+        self._shelve_excess()
 
     def fail(self, batch: Batch, error: BaseException | None, now: float, seconds: float = 0.0) -> None:
         """Settle a batch for which `send_batch` raised `error`: wait, and halve it until the parcel that makes it raise is alone and given up."""
@@ -490,7 +533,7 @@ class Dispatcher:
         if self.backlog.cuts:
             for parcel in parcels:
                 self.backlog.cuts.pop(parcel.order, None)
-        if not (self.flying or self.backlog.ready or self.backlog.aside):
+        if not (self.flying or self.backlog):
             self._oldest_ms = _NEVER
 
     def give_up(self) -> None:
@@ -533,11 +576,15 @@ class Dispatcher:
     @property
     def memory_events(self) -> int:
         """How many parcels memory holds."""
-        return len(self.backlog.ready) + len(self.backlog.aside) + sum(map(len, self.flying)) + len(self._leaving)
+        return len(self.backlog) + sum(map(len, self.flying)) + len(self._leaving)
 
     def spooled(self, disk: DiskBooks) -> int:
         """How many parcels lie on disk and nowhere else."""
         return disk.appended + disk.adopted - disk.expired - disk.corrupt - self.from_disk
+
+    def last_number(self, disk: DiskBooks) -> int:
+        """Give the number that the last parcel that was booked, or lies on disk, has or will have."""
+        return self.last_order + self.spooled(disk) - disk.shelved - len(self.shelved)
 
     def stats(self, disk: DiskBooks = NO_DISK, arriving: int = 0) -> Stats:
         """Give the books, counted from the structures.
@@ -549,7 +596,7 @@ class Dispatcher:
         return self.ledger.snapshot(
             Pending(
                 queued=len(self.backlog.ready) + len(self._leaving) + arriving,
-                held=len(self.backlog.aside),
+                held=len(self.backlog.aside) + len(self.backlog.late),
                 in_flight=sum(map(len, self.flying)),
                 spooled=self.spooled(disk),
             ),

@@ -157,7 +157,7 @@ def scan(data: bytes, start: int = 0, *, base: int = 0) -> Scan:
     records: list[Found] = []
     at, end, damaged = start, start, 0
     while len(data) - at >= RECORD_BYTES:
-        found = _record_at(data, at, base) or _search(data, at, base)
+        found = record_at(data, at, base) or _search(data, at, base)
         if found is None:
             break
         if found.kind != _EVENT:
@@ -181,8 +181,10 @@ def _lost_between(data: bytes, start: int, end: int) -> int:
     return max(1, data.count(_MARK, start, end))
 
 
-def _record_at(data: bytes, at: int, base: int) -> Found | None:
+def record_at(data: bytes, at: int, base: int) -> Found | None:
     """Give the whole record that begins at `at`; None when there is none."""
+    if len(data) - at < RECORD_BYTES:
+        return None
     length, crc, kind, accepted_ms = _RECORD.unpack_from(data, at)
     end = at + RECORD_BYTES + length
     if length > MAX_RECORD_BYTES or end > len(data):
@@ -197,7 +199,7 @@ def _search(data: bytes, damaged_at: int, base: int) -> Found | None:
     mark = data.find(_MARK, damaged_at + 1 + _PREFIX.size)
     while mark >= 0 and spent <= _SEARCH_BYTES and len(data) - mark >= _REST.size:
         at = mark - _PREFIX.size
-        if found := _record_at(data, at, base):
+        if found := record_at(data, at, base):
             return found
         spent += RECORD_BYTES + min(_PREFIX.unpack_from(data, at)[0], MAX_RECORD_BYTES)
         mark = data.find(_MARK, mark + 1)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import deque
 from contextlib import suppress
 from typing import Final
 
 from otel_amplitude.delivery import _segment as layout
 from otel_amplitude.delivery import _spool_directory as disk
+from otel_amplitude.delivery._segment_index import SegmentIndex, Shelved
 
 _PIECE_BYTES: Final = 2**20
 _READ_TRIES: Final = 3
@@ -23,12 +23,12 @@ class SegmentFile:
         "_failures",
         "_found",
         "_generation",
+        "_index",
         "_loaded",
         "_low_water",
         "_mark",
         "_name",
-        "_order",
-        "_resolved",
+        "_revisited",
         "_seen",
         "fd",
         "opened_at",
@@ -49,8 +49,9 @@ class SegmentFile:
         self._seen = 0
         self._failures = 0
         self._found: list[layout.Found] = []
-        self._order: deque[int] = deque()
-        self._resolved: set[int] = set()
+        self._index = SegmentIndex()
+        # How far the shelved records were read again; None: this is not under way.
+        self._revisited: int | None = None
         self.sealed = False
         self.synced: float = 0
 
@@ -110,7 +111,7 @@ class SegmentFile:
 
     @property
     def finished(self) -> bool:
-        return self.sealed and self._loaded >= self.size and not self._order
+        return self.sealed and self._loaded >= self.size and self._index.first_unresolved() is None
 
     def append(self, record: bytes) -> None:
         """Write one record in one call; raises OSError. What a failed call left is overwritten or trimmed."""
@@ -136,14 +137,17 @@ class SegmentFile:
             try:
                 records, missing = self._load_piece()
             except OSError:
-                self._failures += 1
-                if self._failures < _READ_TRIES:
+                if self._may_try_again():
                     return [], 0
                 size, count = self._mark
                 records, missing, self._loaded = [], count - self._seen, size
         self._seen += len(records) + missing
-        self._order.extend(found.start for found in records)
+        self._index.add(found.start for found in records)
         return records, missing
+
+    def _may_try_again(self) -> bool:
+        self._failures += 1
+        return self._failures < _READ_TRIES
 
     def _load_piece(self) -> tuple[list[layout.Found], int]:
         size, count = self._mark
@@ -160,15 +164,56 @@ class SegmentFile:
         return found.records, count - self._seen - len(found.records)
 
     def resolve(self, start: int) -> None:
-        if start >= self._low_water:
-            self._resolved.add(start)
+        self._index.resolve(start)
+
+    def shelve(self, record: Shelved) -> None:
+        """Leave a record that was read where it is, until it is read again by `load_shelved`."""
+        self._index.shelve(record)
+
+    def revisit(self) -> None:
+        """Begin to read the shelved records again."""
+        self._revisited = layout.HEADER_BYTES
+
+    @property
+    def revisits(self) -> bool:
+        """Whether there may be shelved records that were not read again since `revisit`."""
+        return self._revisited is not None
+
+    def load_shelved(self) -> tuple[list[tuple[layout.Found, Shelved]], int]:
+        """Give the next shelved records, about 1 MiB of them, and how many are found to be damaged since; none: all were read again."""
+        records: list[tuple[layout.Found, Shelved]] = []
+        damaged = 0
+        shelved = self._next_shelved()
+        if shelved is None:
+            return records, damaged
+        base, data = shelved.start, None
+        try:
+            data = read_at(self.fd, base, _PIECE_BYTES + layout.RECORD_BYTES)
+        except OSError:
+            if self._may_try_again():
+                return records, damaged
+        while shelved is not None:
+            found = layout.record_at(data, shelved.start - base, base) if data is not None else None
+            if found is not None:
+                self._index.take(shelved.start)
+                records.append((found, shelved))
+            elif data is not None and shelved.start > base:
+                break  # it may go on behind this piece
+            else:
+                self._index.resolve(shelved.start)
+                damaged += 1
+            shelved = self._next_shelved()
+        return records, damaged
+
+    def _next_shelved(self) -> Shelved | None:
+        shelved = self._index.first_shelved(self._revisited) if self._revisited is not None else None
+        self._revisited = shelved.start if shelved is not None else None
+        return shelved
 
     def acknowledge(self) -> None:
         """Move the low-water mark to the first record that is not resolved."""
-        order, resolved = self._order, self._resolved
-        while order and order[0] in resolved:
-            resolved.discard(order.popleft())
-        low_water = order[0] if order else self._loaded
+        first = self._index.first_unresolved()
+        low_water = self._loaded if first is None else first
         if low_water > self._low_water:
             self._low_water, self._generation = low_water, self._generation + 1
             at, slot = layout.write_slot(low_water, self._generation)

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 from otel_amplitude.delivery import _segment as layout
 from otel_amplitude.delivery import _spool_directory as disk
 from otel_amplitude.delivery._segment_file import SegmentFile, is_ours
+from otel_amplitude.delivery._segment_index import Shelved
 from otel_amplitude.delivery._stats import SPOOL_FULL, SPOOL_IO
 from otel_amplitude.errors import SpoolError
 
@@ -50,15 +51,23 @@ def fingerprint(endpoint: str, key: str) -> str:
 
 
 class Record(NamedTuple):
-    """One event read back: its frozen bytes, when it was accepted (milliseconds), its place for `Spool.resolve`, and its age in seconds.
+    """One event read back.
 
-    The age is known better than the moment, where somebody set the clock.
+    Attributes:
+        body: its frozen bytes.
+        accepted_ms: when it was accepted, in milliseconds since the epoch.
+        place: where it lies, for `Spool.resolve` and `Spool.shelve`.
+        age: in seconds; known better than the moment, where somebody set the clock.
+        order: as given to `Spool.shelve` when it was read before, else 0.
+        attempts: likewise.
     """
 
     body: bytes
     accepted_ms: int
     place: object
     age: float
+    order: int = 0
+    attempts: int = 0
 
 
 class SpoolCounts(NamedTuple):
@@ -70,7 +79,8 @@ class SpoolCounts(NamedTuple):
         read: events handed out by `read`.
         expired: events older than `max_age` when their turn came.
         corrupt: events whose bytes were damaged; an estimate where lengths were.
-        unread: events on disk that were not handed out.
+        unread: events on disk that were not handed out, or were shelved.
+        shelved: those of them that were handed out once and are left on disk for now.
         foreign: segments left alone at the last look, because another version wrote them.
         discarded: segments of other versions and keys that were removed, long after nobody might send them.
         failures: how many times the disk failed.
@@ -82,6 +92,7 @@ class SpoolCounts(NamedTuple):
     expired: int
     corrupt: int
     unread: int
+    shelved: int
     foreign: int
     discarded: int
     failures: int
@@ -143,6 +154,7 @@ class Spool:
         # written under the append lock
         self._tail: SegmentFile | None = None
         self._grant = 0
+        self._used = 0
         self._appended = 0
         # why appends are refused for now, and when that is looked at again
         self._refusal: str | None = None
@@ -152,8 +164,9 @@ class Spool:
         self._own: _Holding | None = None
         # written under the work gate
         self._others: list[_Holding] = []
-        self._ready: deque[tuple[bytes, int, _Place]] = deque()
-        self._adopted = self._read = self._expired = self._corrupt = self._failures = self._discarded = 0
+        self._ready: deque[_Loaded] = deque()
+        self._adopted = self._read = self._expired = self._corrupt = self._failures = self._discarded = self._shelved = 0
+        self._revisits = False
         self._foreign: dict[str, int] = {}
         self._adopt_at: float | None = None
         self._synced_at = self._clock()
@@ -254,9 +267,9 @@ class Spool:
         """Grant what may be written before the next look: at most one segment, so that nobody exceeds the cap by more."""
         file_system = os.fstatvfs(self._roots[0])
         free = file_system.f_bavail * file_system.f_frsize - self._min_free
-        unused = self._max_bytes - disk.used_bytes(self._roots[0])
+        self._used = disk.used_bytes(self._roots[0])
         with self._append_lock:
-            self._grant = min(layout.SEGMENT_BYTES, free, unused)
+            self._grant = min(layout.SEGMENT_BYTES, free, self._max_bytes - self._used)
 
     def _refuse(self, refusal: str, reason: str, seconds: float) -> None:
         self._refusal, self._retry_at = refusal, self._clock() + seconds
@@ -278,9 +291,14 @@ class Spool:
 
     @property
     def behind(self) -> bool:
-        """Whether something lies on disk that `read` has not handed out. Any thread, without a lock."""
-        unread = self._appended + self._adopted != self._read + self._expired + self._corrupt
-        return unread or (bool(self._others) and any(holding.waiting for holding in tuple(self._others)))
+        """Whether something lies on disk that `read` would hand out. Any thread, without a lock."""
+        unread = self._appended + self._adopted != self._read + self._expired + self._corrupt + self._shelved
+        return unread or self._revisits or (bool(self._others) and any(holding.waiting for holding in tuple(self._others)))
+
+    @property
+    def is_half_full(self) -> bool:
+        """Whether more than half of what all processes may use was in use at the last look, at most 30 s ago. Any thread, without a lock."""
+        return self._used * 2 > self._max_bytes
 
     @property
     def adopts(self) -> bool:
@@ -290,12 +308,11 @@ class Spool:
     def counts(self) -> SpoolCounts:
         """Give the books. Any thread, without a lock, at the price of a few attribute reads."""
         # what leaves is read before what enters: so `unread` is never below zero
-        read, expired, corrupt = self._read, self._expired, self._corrupt
+        shelved, read, expired, corrupt = self._shelved, self._read, self._expired, self._corrupt
         adopted, appended = self._adopted, self._appended
         unread = appended + adopted - read - expired - corrupt
-        return SpoolCounts(
-            appended, adopted, read, expired, corrupt, unread, sum(tuple(self._foreign.values())), self._discarded, self._failures
-        )
+        foreign = sum(tuple(self._foreign.values()))
+        return SpoolCounts(appended, adopted, read, expired, corrupt, unread, shelved, foreign, self._discarded, self._failures)
 
     # sender threads
 
@@ -316,10 +333,11 @@ class Spool:
         wall, now = self._wall(), self._clock()
         with self._work_gate.held() as entered:
             while entered and len(taken) < max_events and (self._ready or self._load(own=own)):
-                body, accepted_ms, place = self._ready[0]
+                body, accepted_ms, place, order, attempts = self._ready[0]
                 if taken and len(body) > max_bytes:
                     break
                 self._ready.popleft()
+                self._shelved -= order > 0
                 age = max(0.0, wall - accepted_ms / 1000)
                 if place.segment.opened_at is not None:
                     # a clock set forward must not expire what this process wrote a moment ago
@@ -328,13 +346,35 @@ class Spool:
                     self._expired += 1
                     stale.append(place)
                     if expired is not None:
-                        expired.append(Record(body, accepted_ms, place, age))
+                        expired.append(Record(body, accepted_ms, place, age, order, attempts))
                 else:
                     self._read += 1
                     max_bytes -= len(body)
-                    taken.append(Record(body, accepted_ms, place, age))
+                    taken.append(Record(body, accepted_ms, place, age, order, attempts))
             self._settle(stale)
         return taken
+
+    def shelve(self, records: Iterable[tuple[object, int, int]]) -> None:
+        """Leave events that were handed out on disk; `read` gives them again after the next `revisit`.
+
+        The thread that reads.
+
+        Args:
+            records: the place of each, and the order (above 0) and attempts that the `Record` is to have when it is read again.
+        """
+        with self._work_gate.held():
+            for place, order, attempts in records:
+                if isinstance(place, _Place):
+                    place.segment.shelve(Shelved(place.start, order, attempts))
+                    self._shelved += 1
+                    self._read -= 1
+
+    def revisit(self) -> None:
+        """Let `read` hand out all that is shelved once more, in the order in which it lies. The thread that reads, once nothing is `behind`."""
+        for holding in self._holdings():
+            for segment in tuple(holding.segments):
+                segment.revisit()
+        self._revisits = True
 
     def resolve(self, places: Iterable[object]) -> None:
         """Forget events that met their end: acknowledged, rejected or dropped.
@@ -367,7 +407,7 @@ class Spool:
                 self._notices.append(("spool.replayed", {"events": holding.events, "process": holding.directory.name}))
 
     def _load(self, *, own: bool) -> bool:
-        """Bring the next records into memory, at most a segment of them; False when nothing is left."""
+        """Bring the next records into memory, at most a segment of them; False when nothing is left for now."""
         for holding in self._holdings() if own else list(self._others):
             if any(self._load_segment(holding, segment) for segment in tuple(holding.segments)):
                 return True
@@ -375,12 +415,23 @@ class Spool:
                 if self._open_next(holding):
                     return True
             self._tidy(holding)
+        self._revisits = any(segment.revisits for holding in self._holdings() for segment in holding.segments)
         return False
 
     def _load_segment(self, holding: _Holding, segment: SegmentFile) -> bool:
+        if segment.revisits and self._load_shelved(holding, segment):
+            return True
         found, missing = segment.load()
         self._corrupt += missing
-        self._ready.extend([(body, ms, _Place(holding, segment, start)) for start, _end, _kind, ms, body in found])
+        self._ready.extend([_Loaded(body, ms, _Place(holding, segment, start)) for start, _end, _kind, ms, body in found])
+        return bool(found)
+
+    def _load_shelved(self, holding: _Holding, segment: SegmentFile) -> bool:
+        found, damaged = segment.load_shelved()
+        self._corrupt += damaged
+        self._shelved -= damaged
+        for (start, _end, _kind, ms, body), shelved in found:
+            self._ready.append(_Loaded(body, ms, _Place(holding, segment, start), shelved.order, shelved.attempts))
         return bool(found)
 
     def _open_next(self, holding: _Holding) -> bool:
@@ -422,6 +473,7 @@ class Spool:
             if self._adopt_at is None or now >= self._adopt_at:
                 self._adopt_at = now + ADOPT_SECONDS
                 self._adopt()
+                self._look_for_room()
             for holding in self._holdings():
                 self._tidy(holding)
             copies = self._copies(now)
@@ -475,6 +527,11 @@ class Spool:
             if entered:
                 if tail.size >= _EARLY_BYTES and tail is self._tail:
                     self._open_tail()
+                self._measure()
+
+    def _look_for_room(self) -> None:
+        with self._opening() as entered:
+            if entered and self._roots:
                 self._measure()
 
     def _adopt(self) -> None:
@@ -658,3 +715,13 @@ class _Place(NamedTuple):
     holding: _Holding
     segment: SegmentFile
     start: int
+
+
+class _Loaded(NamedTuple):
+    """A record in memory that was not handed out yet; `order` and `attempts` as in `Record`."""
+
+    body: bytes
+    accepted_ms: int
+    place: _Place
+    order: int = 0
+    attempts: int = 0

@@ -22,6 +22,7 @@ from otel_amplitude.delivery._batch_exporter import BatchExporter
 from otel_amplitude.delivery._dispatcher import Batch, DeliveryOptions
 from otel_amplitude.delivery._observer import Observer
 from otel_amplitude.delivery._receipt import RESEND, Outcome, Receipt, Split, Verdict
+from otel_amplitude.delivery._retry import FixedWaits
 from otel_amplitude.delivery._spool import Spool
 from otel_amplitude.delivery._stats import Stats
 from otel_amplitude.suppression import is_suppressed
@@ -813,3 +814,158 @@ def test_a_flush_waits_for_its_own_behind_what_was_adopted(directory: Path, gate
     assert post.flush(PATIENCE)
     assert post.sent == [["a", "b", "c"], ["d"]]
     assert post.shutdown(PATIENCE)
+
+
+# An id that rests, with more on disk than memory may hold.
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.001)
+
+
+class Throttling:
+    """A server that lets ids rest for as long as the test says, or for a moment."""
+
+    def __init__(self, *ids: str, seconds: float = 300.0) -> None:
+        self.resting = set(ids)
+        self.seconds = seconds
+        self.arrived: list[str] = []
+
+    def __call__(self, batch: Batch) -> Receipt:
+        if self.resting.isdisjoint(name for each in batch for name in each.ids):
+            self.arrived += names(batch)
+            return acknowledged(batch)
+        return throttled(batch, *self.resting, seconds=self.seconds)
+
+
+def ids_in(body: bytes) -> tuple[str, ...]:
+    return tuple(body.decode().split("|")[1].split())
+
+
+def test_an_id_that_rests_holds_up_nobody_behind_it_on_disk(directory: Path, gate: Gate) -> None:
+    """However much of it lies there: it stays there, and goes in its order once it may."""
+    server = Throttling("hot", seconds=0.3)
+    gate.answer = server
+    spool = Spool(directory, "0123abcd", min_free=0, wall=long_ago)
+    post = Post(gate, spool=spool, read_ids=ids_in, spool_always=True, max_cached_events=100, max_batch_events=20, interval=0.001)
+    hot, shared, cold = [], [], []
+    for number in range(1000):
+        hot.append(f"{number}|hot d{number % 3}")
+        assert post.submit(parcel(hot[-1], "hot", f"d{number % 3}"))
+    for number in range(50):
+        shared.append(f"{number}|d1 other")  # waits as well, since it shares a device
+        cold.append(f"{number}|cold")
+        assert post.submit(parcel(shared[-1], "d1", "other"))
+        assert post.submit(parcel(cold[-1], "cold"))
+    gate.opened.set()
+    wait_until(lambda: post.stats().acknowledged == 50)
+    assert server.arrived == cold
+    stats = post.stats()
+    assert (stats.acknowledged, stats.pending.total, stats.balanced) == (50, 1050, True)
+    assert stats.pending.spooled > 950
+    assert not post.flush(0.0)
+    assert post.submit(parcel("last|other", "other"))
+    server.resting.clear()
+    assert post.flush(PATIENCE)
+    assert [name for name in server.arrived if "hot" in name] == hot
+    assert [name for name in server.arrived if "other" in name] == [*shared, "last|other"]
+    assert post.stats().acknowledged == 1101
+    assert post.shutdown(PATIENCE)
+    assert not list(directory.rglob("*.seg"))
+
+
+def test_what_stays_on_disk_is_for_the_next_process(directory: Path) -> None:
+    """Also when this one ends while the id rests; the books say so."""
+    server = Throttling("hot")
+    spool = Spool(directory, "0123abcd", min_free=0, wall=long_ago)
+    post = Post(server, spool=spool, read_ids=ids_in, spool_always=True, max_cached_events=100, max_batch_events=20, interval=0.001)
+    expected = [f"{number}|hot" for number in range(200)]
+    for name in expected:
+        assert post.submit(parcel(name, "hot"))
+    wait_until(lambda: post._dispatcher.backlog.shelf.first < float("inf"))
+    assert not post.shutdown(0.1)
+    assert (post.stats().pending.spooled, post.stats().balanced) == (200, True)
+    heir = Post(server, spool=Spool(directory, "0123abcd", min_free=0, wall=long_ago), read_ids=ids_in, interval=0.001)
+    server.resting.clear()
+    assert heir.flush(PATIENCE)
+    assert server.arrived == expected
+    assert heir.shutdown(PATIENCE)
+
+
+def test_attempts_are_not_forgotten_on_disk(directory: Path) -> None:
+    """A policy that gives up does so after as many attempts as it says."""
+    server = Throttling("hot", seconds=0.01)
+    post = Post(
+        server, spool=Spool(directory, "0123abcd", min_free=0, wall=long_ago), read_ids=ids_in, retry=FixedWaits((0.01, 0.01)),
+        spool_always=True, max_cached_events=40, max_batch_events=30, interval=0.001,
+    )  # fmt: skip
+    for number in range(30):
+        assert post.submit(parcel(f"{number}|hot", "hot"))
+    assert post.flush(PATIENCE)
+    assert post.stats().dropped == {"attempts": 30}
+    assert {one.attempts for one in post.memory.parcels} == {3}
+    assert post.shutdown(PATIENCE)
+
+
+def test_an_id_that_rests_may_fill_half_of_the_disk(directory: Path) -> None:
+    """Beyond that, or where the disk takes nothing, its events are refused; those of others are not."""
+    server = Throttling("hot")
+    spool = Spool(directory, "0123abcd", min_free=0, wall=long_ago)
+    post = Post(server, spool=spool, read_ids=ids_in, max_cached_events=20, interval=0.001)
+    for number in range(3):
+        assert post.submit(parcel(f"{number}|hot", "hot"))
+    wait_until(lambda: post.stats().pending.held >= 2)
+    assert post.take(parcel("a|hot", "hot")) is None
+    assert spool.counts().appended == 1
+    spool._used = spool._max_bytes // 2 + 1
+    assert post.take(parcel("b|hot", "hot")) == "id_backlog"
+    assert post.take(parcel("c|cold", "cold")) is None
+    spool._used, spool._refusal, spool._retry_at = 0, "spool_io", float("inf")
+    assert post.take(parcel("d|hot", "hot")) == "id_backlog"
+    assert post.take(parcel("e|cold", "cold")) is None
+    assert post.stats().refused == {"id_backlog": 2}
+    wait_until(lambda: post.stats().acknowledged == 2)
+    post.shutdown(0.0)
+    assert post.stats().balanced
+
+
+def test_chaos_with_little_memory_keeps_order_and_loses_nothing(directory: Path) -> None:
+    """While ids rest at random, most events have to stay on disk for a while; each arrives once, in the order of its ids."""
+    dice = random.Random(1)
+    arrived: list[str] = []
+    lock = threading.Lock()
+
+    def answer(batch: Batch) -> Receipt:
+        with lock:
+            resting = {f"u{i}" for i in range(8) if dice.random() < 0.1}
+            if resting.isdisjoint(name for each in batch for name in each.ids):
+                arrived.extend(names(batch))
+                return acknowledged(batch)
+            return throttled(batch, *resting, seconds=dice.choice([0.001, 0.02]))
+
+    spool = Spool(directory, "0123abcd", min_free=0, wall=long_ago)
+    post = Post(answer, spool=spool, read_ids=ids_in, retry=Soon(), interval=0.001, max_batch_events=20, max_cached_events=60)
+    accepted: list[tuple[str, tuple[str, ...]]] = []
+    shelved = 0
+    for i in range(3000):
+        ids = dice.choice([(f"u{i % 8}", f"d{i % 8}"), (f"u{i % 8}", f"d{i % 24}"), (f"d{i % 24}",), (f"u{i}",)])
+        name = f"{i}|{' '.join(ids)}"
+        if post.submit(parcel(name, *ids)):
+            accepted.append((name, ids))
+        if i % 10 == 0:
+            assert post.stats().balanced
+            shelved = max(shelved, spool.counts().shelved)
+    assert post.flush(PATIENCE)
+    assert post.shutdown(PATIENCE)
+    assert shelved > 100, "nothing had to stay on disk"
+    assert len(accepted) > 2500
+    assert sorted(arrived) == sorted(name for name, _ in accepted)
+    position = {name: i for i, name in enumerate(arrived)}
+    last: dict[str, int] = {}
+    for name, ids in accepted:
+        for each in ids:
+            assert last.get(each, -1) < position[name], (name, each)
+            last[each] = position[name]

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import spool_tools as tools
 from punctual import Stopwatch
-from spool_tools import NOW_MS, Clock, body, drain, fill, make, read_all
+from spool_tools import NOW_MS, Clock, balanced, bodies, body, drain, fill, make, read_all
 
 from otel_amplitude.delivery import _segment as layout
-from otel_amplitude.delivery._spool import Spool, SpoolCounts, fingerprint
+from otel_amplitude.delivery._spool import Record, Spool, SpoolCounts, fingerprint
 from otel_amplitude.errors import SpoolError
 
 
@@ -33,7 +33,7 @@ def test_gives_back_what_it_took_in_order(tmp_path: Path, clock: Clock) -> None:
     records = spool.read(20, 10**6) + read_all(spool)
     assert tools.bodies(records) == [body(number) for number in range(50)]
     assert {record.accepted_ms for record in records} == {NOW_MS}
-    assert spool.counts() == SpoolCounts(50, 0, 50, 0, 0, 0, 0, 0, 0)
+    assert spool.counts() == SpoolCounts(50, 0, 50, 0, 0, 0, 0, 0, 0, 0)
     assert not spool.behind
 
 
@@ -105,7 +105,7 @@ def test_a_sibling_adopts_what_a_dead_process_left(tmp_path: Path, clock: Clock)
     second.maintain()
     assert second.behind
     assert drain(second) == [body(number) for number in [*range(4, 10), 77]]
-    assert second.counts() == SpoolCounts(1, 6, 7, 0, 0, 0, 0, 0, 0)
+    assert second.counts() == SpoolCounts(1, 6, 7, 0, 0, 0, 0, 0, 0, 0)
     assert len(list(tmp_path.glob("*/*"))) == 1
 
 
@@ -221,7 +221,7 @@ def test_damage_is_counted_and_costs_its_record(tmp_path: Path, clock: Clock) ->
     second = make(tmp_path, clock)
     second.maintain()
     assert drain(second) == [body(number) for number in range(10) if number != 4]
-    assert second.counts() == SpoolCounts(0, 10, 9, 0, 1, 0, 0, 0, 0)
+    assert second.counts() == SpoolCounts(0, 10, 9, 0, 1, 0, 0, 0, 0, 0)
     assert not list(tmp_path.glob("*/*"))
 
 
@@ -234,7 +234,7 @@ def test_damage_to_what_this_process_wrote_is_counted(tmp_path: Path, clock: Clo
         file.seek(64 + 3)
         file.write(b"\xff" * 40)
     assert len(drain(spool)) == 8
-    assert spool.counts() == SpoolCounts(10, 0, 8, 0, 2, 0, 0, 0, 0)
+    assert spool.counts() == SpoolCounts(10, 0, 8, 0, 2, 0, 0, 0, 0, 0)
     spool.close()
     assert not list(tmp_path.glob("*/*"))
 
@@ -288,7 +288,7 @@ def test_expired_events_are_counted_not_given(tmp_path: Path, clock: Clock) -> N
     second = make(tmp_path, clock, max_age=3_600)
     second.maintain()
     assert drain(second) == []
-    assert second.counts() == SpoolCounts(0, 3, 0, 3, 0, 0, 0, 0, 0)
+    assert second.counts() == SpoolCounts(0, 3, 0, 3, 0, 0, 0, 0, 0, 0)
     assert not list(tmp_path.glob("*/*"))
 
 
@@ -878,7 +878,7 @@ def test_a_child_forgets_the_parent(tmp_path: Path, clock: Clock) -> None:
     read_all(spool)
     spool.abandon_after_fork()
     assert tools.open_descriptors() == before
-    assert spool.counts() == SpoolCounts(0, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert spool.counts() == SpoolCounts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     assert not spool.behind
     fill(spool, [9])
     assert drain(spool) == [body(9)]
@@ -913,3 +913,137 @@ def test_a_fingerprint_is_eight_digits(tmp_path: Path) -> None:
     """Nothing else may become part of a path."""
     with pytest.raises(SpoolError, match="8 hexadecimal digits"):
         Spool(tmp_path, "../../etc")
+
+
+# What stays on disk for now.
+
+
+def shelve(spool: Spool, records: list[Record], first_order: int = 1) -> None:
+    spool.shelve([(record.place, order, 0) for order, record in enumerate(records, first_order)])
+
+
+def test_what_is_shelved_is_given_again_after_a_revisit(tmp_path: Path) -> None:
+    """It is in the books as unread, holds up nothing, and comes back in its order with what was noted of it."""
+    spool = make(tmp_path)
+    fill(spool, range(6))
+    records = spool.read(4, 10**6)
+    spool.shelve([(records[1].place, 12, 3), (records[3].place, 14, 70_000)])
+    assert (spool.counts().unread, spool.counts().shelved) == (4, 2)
+    assert bodies(read_all(spool)) == [body(4), body(5)]
+    assert not spool.behind
+    assert balanced(spool)
+    spool.revisit()
+    assert spool.behind
+    again = read_all(spool)
+    assert [(record.body, record.order, record.attempts) for record in again] == [(body(1), 12, 3), (body(3), 14, 65_535)]
+    assert not spool.behind
+    assert (spool.counts().unread, spool.counts().shelved) == (0, 0)
+    assert balanced(spool)
+
+
+def test_a_revisit_of_nothing_is_soon_over(tmp_path: Path) -> None:
+    """With nothing shelved there is nothing to give."""
+    spool = make(tmp_path)
+    fill(spool, range(3))
+    read_all(spool)
+    spool.revisit()
+    assert spool.read(10, 10**6) == []
+    assert not spool.behind
+
+
+def test_a_segment_stays_while_one_of_its_events_is_shelved(tmp_path: Path) -> None:
+    """Resolved neighbours do not take it along; once it is resolved itself, the file goes."""
+    spool = make(tmp_path)
+    fill(spool, range(3))
+    records = read_all(spool)
+    shelve(spool, records[:1])
+    spool.resolve([record.place for record in records[1:]])
+    spool.close()
+    heir = make(tmp_path)
+    heir.maintain()
+    assert bodies(read_all(heir)) == [body(0), body(1), body(2)]  # those behind it come again: the same insert_id
+
+
+def test_what_is_shelved_expires_when_it_is_read_again(tmp_path: Path) -> None:
+    """Its age is looked at each time."""
+    clock = Clock()
+    spool = make(tmp_path, clock, max_age=100.0)
+    fill(spool, range(2))
+    shelve(spool, read_all(spool))
+    clock.now += 101.0
+    spool.revisit()
+    expired: list[Record] = []
+    assert spool.read(10, 10**6, expired) == []
+    assert [(record.body, record.order) for record in expired] == [(body(0), 1), (body(1), 2)]
+    counts = spool.counts()
+    assert (counts.expired, counts.shelved, counts.unread) == (2, 0, 0)
+    assert not spool.behind
+
+
+def test_what_was_damaged_on_the_shelf_is_counted(tmp_path: Path) -> None:
+    """One damaged record costs itself."""
+    spool = make(tmp_path)
+    fill(spool, range(4))
+    shelve(spool, read_all(spool))
+    (file,) = tmp_path.rglob("*.seg")
+    data = bytearray(file.read_bytes())
+    at = data.index(body(1))
+    data[at] ^= 0xFF
+    file.write_bytes(data)
+    spool.revisit()
+    assert bodies(read_all(spool)) == [body(0), body(2), body(3)]
+    counts = spool.counts()
+    assert (counts.corrupt, counts.shelved, counts.unread) == (1, 0, 0)
+    assert not spool.behind
+    assert balanced(spool)
+
+
+def test_a_shelf_that_can_not_be_read_is_given_up_after_three_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then it is tried again at each look; what can not be read is counted as damaged."""
+    spool = make(tmp_path)
+    fill(spool, range(4))
+    shelve(spool, read_all(spool))
+    spool.revisit()
+
+    def fail(*_args: object) -> bytes:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "pread", fail)
+    for _ in range(2):
+        assert spool.read(10, 10**6) == []
+        assert spool.behind
+        assert spool.counts().corrupt == 0
+    assert spool.read(10, 10**6) == []
+    assert not spool.behind
+    assert (spool.counts().corrupt, spool.counts().shelved) == (4, 0)
+    assert balanced(spool)
+
+
+def test_shelved_events_of_any_size_come_back(tmp_path: Path) -> None:
+    """Those that do not fit into one piece of a file are read with the next one."""
+    spool = make(tmp_path)
+    texts = [bytes([65 + number]) * size for number, size in enumerate([10, 600_000, 2**20 - 9, 700_000, 5, 2**20 - 9, 20])]
+    for text in texts:
+        assert spool.append(text, NOW_MS) is None
+    shelve(spool, read_all(spool))
+    spool.revisit()
+    assert bodies(read_all(spool)) == texts
+    assert balanced(spool)
+
+
+def test_half_full_is_known_at_the_next_look(tmp_path: Path) -> None:
+    """It is looked at when a segment is opened, and every 30 seconds."""
+    clock = Clock()
+    spool = make(tmp_path, clock, max_bytes=20_000)
+    fill(spool, range(1))
+    assert not spool.is_half_full
+    fill(spool, range(400))
+    clock.now += 31.0
+    spool.maintain()
+    assert spool.is_half_full
+    spool._seal_tail()
+    drain(spool)
+    assert not list(tmp_path.rglob("*.seg"))
+    clock.now += 31.0
+    spool.maintain()
+    assert not spool.is_half_full

@@ -19,7 +19,10 @@ from otel_amplitude.delivery import _segment as layout
 from otel_amplitude.delivery._spool import Record, Spool
 
 FILLERS = (0, 0, 100, 9_000, 30_000)
-STEPS = ("append",) * 6 + ("read",) * 3 + ("resolve",) * 3 + ("maintain",) * 2 + ("crash", "close", "fill_disk", "free_disk", "sibling")
+STEPS = (
+    *("append",) * 6, *("read",) * 3, *("resolve",) * 3, *("maintain",) * 2, *("shelve",) * 2,
+    "revisit", "crash", "close", "fill_disk", "free_disk", "sibling",
+)  # fmt: skip
 HISTORIES = 10_000
 
 real_pwrite = os.pwrite
@@ -37,6 +40,7 @@ class World:
         self.possible: set[bytes] = set()  # resolved or never accepted: may still come back after a crash
         self.handed: set[bytes] = set()  # by this process: never twice
         self.unresolved: list[Record] = []
+        self.shelf: dict[bytes, tuple[int, int]] = {}  # what is to be handed out again, with the order and attempts it had
         self.disk_full = False
         self.trouble = False  # the disk was full since the last successful retry
         self.spool: Spool = make(root, self.clock)
@@ -59,6 +63,7 @@ class World:
         assert tools.balanced(self.spool)
         assert counts.corrupt == counts.expired == counts.foreign == 0
         assert counts.read == len(self.handed)
+        assert counts.shelved == len(self.shelf)
 
     def append(self) -> None:
         text = self.text()
@@ -70,6 +75,7 @@ class World:
         for record in self.spool.read(self.chance.randint(1, 8), 10**6):
             assert record.body not in self.handed
             assert record.body in self.alive or record.body in self.possible
+            assert (record.order, record.attempts) == self.shelf.pop(record.body, (0, 0))
             self.handed.add(record.body)
             self.unresolved.append(record)
 
@@ -81,6 +87,29 @@ class World:
         bodies = set(tools.bodies(done))
         self.alive -= bodies
         self.possible |= bodies
+
+    def shelve(self) -> None:
+        """Some stay on disk for now."""
+        self.chance.shuffle(self.unresolved)
+        count = self.chance.randint(0, len(self.unresolved))
+        left, self.unresolved = self.unresolved[:count], self.unresolved[count:]
+        memos = [(self.chance.randint(1, 2**40), self.chance.randint(0, 9)) for _ in left]
+        self.spool.shelve([(record.place, *memo) for record, memo in zip(left, memos, strict=True)])
+        self.shelf.update(zip(tools.bodies(left), memos, strict=True))
+        self.handed.difference_update(tools.bodies(left))
+
+    def revisit(self) -> None:
+        """Once nothing else is left, all of these are handed out again."""
+        while self.spool.behind:
+            before = len(self.handed)
+            self.read()
+            if len(self.handed) == before:
+                return  # the disk is in trouble
+        self.spool.revisit()
+        while self.shelf:
+            before = len(self.shelf)
+            self.read()
+            assert len(self.shelf) < before
 
     def maintain(self) -> None:
         waited = self.chance.choice((0.1, 0.5, 30.0))
@@ -113,6 +142,7 @@ class World:
     def restart(self) -> None:
         self.handed.clear()
         self.unresolved.clear()
+        self.shelf.clear()
         self.trouble = False
         self.spool = make(self.root, self.clock)
 
