@@ -159,7 +159,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
-        self.adopted = self.corrupt = self.expired = 0
+        self.adopted = self.corrupt = self.expired = self.gone = 0
 
     @property
     def appended(self) -> int:
@@ -170,8 +170,8 @@ class Disk:
         return any(record.state == "unread" for record in self.records)
 
     @property
-    def shelved(self) -> int:
-        return sum(record.state in ("shelved", "unread") and record.order > 0 for record in self.records)
+    def revisits(self) -> bool:
+        return any(record.state == "unread" and record.order for record in self.records)
 
     def write(self, parcel: Parcel) -> None:
         self.records.append(Record(parcel))
@@ -184,6 +184,7 @@ class Disk:
             is_old = parcel.accepted_ms < before_ms
             record.state = "gone" if is_old else "read"
             self.expired += is_old
+            self.gone += is_old and not record.order
             (expired if is_old else found).append(parcel)
         return found
 

@@ -123,6 +123,7 @@ class Backlog:
             if (events > most_events or size > most_bytes) and parcel.place is not None and kept_ids.isdisjoint(parcel.ids):
                 self.shelf.put(parcel)
                 self._stop_waiting(parcel)
+                self.cuts.pop(parcel.order, None)
                 events -= 1
                 size -= len(parcel.body)
                 left.append(parcel)

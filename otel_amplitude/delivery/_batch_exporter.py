@@ -42,12 +42,14 @@ _NEVER_WAKE: Final = sys.maxsize
 _FOR_EVER: Final = 365 * 86_400.0
 # Without it, above this part of the memory bounds new parcels go to the disk.
 _WATERMARK: Final = 0.75
-# Above this part of them nobody lines up in memory for a disk that takes parcels again.
+# Above this part of them nobody lines up in memory for a disk that takes parcels again, nor is more read from it than one at a time.
 _CROWDED: Final = 0.875
 # Leftovers are written to the spool in slices of this many, to see whether time is up. One of them takes a tenth of this
 # on a machine with nothing else to do; a process that is told to end often shares its processor with its successor.
 _LEFTOVERS: Final = 256
 _LEFTOVER_SECONDS: Final = 200e-6
+# However few they are: a container may be kept from its processor for a while, just when all of its processes end.
+_LEAST_MOVING_SECONDS: Final = 0.25
 # A spool that can not do at once what is due is asked again after this time.
 _SPOOL_REST_SECONDS: Final = 0.05
 # By this much the time of day may go its own way between two looks before we say that somebody set the clock.
@@ -172,6 +174,8 @@ class BatchExporter(ABC):
         forked = getattr(self, "_pid", None) is not None
         self._pid = getpid()
         self._lock = threading.RLock()
+        # Whoever looks after the spool: one at a time, also where no thread can be started and everybody who flushes has to.
+        self._looking = threading.RLock()
         self._ending = threading.Lock()
         self._ended = threading.Event()
         self._ended_clean = True
@@ -234,10 +238,11 @@ class BatchExporter(ABC):
         if spool is not None:
             is_above = used_events > self._watermark_events or used_bytes > self._watermark_bytes
             may_line_up = used_events <= self._crowded_events and used_bytes <= self._crowded_bytes
-            goes_there = is_above or self._on_disk or (self._has_looked and spool.behind)
-            # Asked after the disk: as long as anything is to be read there, the shelf may come to know more ids.
-            is_crowded = is_crowded or dispatcher.backlog.shelf.knows(parcel.ids)
-            if (goes_there or is_crowded) and not (is_crowded and spool.is_half_full) and self._append(parcel, spool, may_line_up):
+            shelf = dispatcher.backlog.shelf
+            # The shelf is asked last: as long as anything is to be read on disk, it may come to know more ids.
+            goes_there = is_above or self._on_disk or (self._has_looked and spool.behind) or shelf.is_full
+            is_crowded = is_crowded or shelf.knows(parcel.ids)
+            if (goes_there or is_crowded) and not (is_crowded and spool.is_tight) and self._append(parcel, spool, may_line_up):
                 return None
         if is_crowded:
             return self._refused("id_backlog")
@@ -352,18 +357,19 @@ class BatchExporter(ABC):
         return NO_DISK if self._spool is None else self._spool.counts()
 
     @contextmanager
-    def _held(self, timeout: float = threading.TIMEOUT_MAX) -> Iterator[bool]:
-        """Hold the lock; gives False if time ran out, or if this thread holds it already: it interrupted itself, and can not wait."""
-        if self._lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 -- as threading.Condition asks it
+    def _held(self, timeout: float = threading.TIMEOUT_MAX, lock: threading.RLock | None = None) -> Iterator[bool]:
+        """Hold a lock; gives False if time ran out, or if this thread holds it already: it interrupted itself, and can not wait."""
+        lock = lock or self._lock
+        if lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 -- as threading.Condition asks it
             yield False
             return
         try:
-            yield self._lock.acquire(timeout=max(0.0, timeout))
+            yield lock.acquire(timeout=max(0.0, timeout))
         finally:
             # What a signal handler raises (Ctrl-C) may come behind any call, also right behind `acquire`. Only a lock that knows its
             # owner can be given back without knowing whether it is held; and no other call may come before.
             try:  # noqa: SIM105 -- suppress() would be one
-                self._lock.release()
+                lock.release()
             except RuntimeError:
                 pass
 
@@ -516,8 +522,7 @@ class BatchExporter(ABC):
                 batches.append(batch)
             self._tell_full(dispatcher)
             moments.append(dispatcher.wake_at(now, wall_ms))
-            if not self._on_disk:
-                moments.append(dispatcher.backlog.sweep_at())
+            moments.append(dispatcher.backlog.sweep_at())
             wanted_events, wanted_bytes = dispatcher.wanted_company()
             if self._on_disk and self._inbox and self._inbox[0].place is _AFTER_DISK:
                 # They wait for a disk that gives nothing: more of them are no reason to wake.
@@ -562,9 +567,12 @@ class BatchExporter(ABC):
 
     def _look_after_spool(self) -> float | None:
         """Let the spool do what is due, bring its next parcels into memory, and give when it wants to be looked after again."""
-        spool = self._spool
-        if spool is None:
+        if self._spool is None:
             return None
+        with self._held(0.0, self._looking) as held:
+            return self._look_after(self._spool) if held else self._clock() + _SPOOL_REST_SECONDS
+
+    def _look_after(self, spool: Spool) -> float | None:
         due = spool.next_maintenance()
         if due is None or due <= self._clock():
             notices = spool.maintain()
@@ -581,21 +589,24 @@ class BatchExporter(ABC):
                 self._has_looked = True
         self._shelve(spool)
         reads = 0
-        while (self._on_disk or self._begins_sweep(spool)) and self._has_room_for_more() and self._read_disk(spool):
+        while (self._begins_sweep(spool) or self._on_disk) and self._has_room_for_more() and self._read_disk(spool):
             self._shelve(spool)
             reads += 1
             if reads == _READS_AT_ONCE:
                 return self._clock()  # what can be sent is sent first
         self._move_behind(spool)
         due = spool.next_maintenance()
+        if self._on_disk and self._has_room_for_more():  # it could not be read just now
+            due = min(due or _FOR_EVER, self._clock() + _START_AGAIN_SECONDS)
         return None if due is None else max(due, self._clock() + _SPOOL_REST_SECONDS)
 
     def _read_disk(self, spool: Spool, *, own: bool = True) -> bool:
         """Bring the next parcels from the disk into memory; False when there are none for now."""
-        room = self._room()
+        room, room_bytes = self._room()
         self._memory_events += room  # until it is known better: callers must not take the same room meanwhile
         expired: list[Record] = []
-        records = spool.read(min(room, self._options.max_batch_events), self._options.max_batch_bytes, expired, own=own)
+        most, most_bytes = min(room, self._options.max_batch_events), min(room_bytes, self._options.max_batch_bytes)
+        records = spool.read(most, most_bytes, expired, own=own)
         parcels, gone = self._parcels_of(records), self._parcels_of(expired if self._wants_results() else ())
         with self._locked():
             self._dispatcher.tell_expired(gone)
@@ -603,8 +614,8 @@ class BatchExporter(ABC):
                 self._dispatcher.read_from_disk(parcels, self._clock())
             else:
                 self._on_disk = spool.behind
-                if not self._on_disk:
-                    self._dispatcher.end_sweep(self._clock())
+            if not spool.revisits:
+                self._dispatcher.end_sweep(self._clock())
         if not parcels:
             # Somebody appended meanwhile, or the disk is failing: then the next look is soon enough.
             self._on_disk = self._on_disk or spool.behind
@@ -654,18 +665,24 @@ class BatchExporter(ABC):
         """Whether the senders could soon run out of parcels, and memory is not crowded with others."""
         backlog = self._dispatcher.backlog
         batches = self._options.max_in_flight + 1
+        room, room_bytes = self._room()
         return (
             len(backlog.ready) < self._options.max_batch_events * batches
             and backlog.size < self._options.max_batch_bytes * batches
-            and self._room() > 0
-            and self._dispatcher.memory_bytes < self._options.max_cached_bytes * _WATERMARK
+            and room > 0
+            and room_bytes > 0
         )
 
-    def _room(self) -> int:
-        """How many parcels of the disk memory has room for; always for one when there is nothing else, or those that wait would wait for ever."""
-        memory = self._memory_events
-        room = min(int(self._max_events * _WATERMARK), self._max_events - len(self._inbox)) - memory
-        return room if room > 0 else int(not memory)
+    def _room(self) -> tuple[int, int]:
+        """How many parcels, and bytes, of the disk memory has room for.
+
+        Where everybody in memory waits for somebody who may be on disk, more of it may be used, and there is always room for one.
+        """
+        is_idle = self._dispatcher.is_idle
+        share = _CROWDED if is_idle else _WATERMARK
+        room = min(int(self._max_events * share), self._max_events - len(self._inbox)) - self._memory_events
+        room_bytes = min(int(self._max_bytes * share), self._max_bytes - self._inbox_bytes) - self._dispatcher.memory_bytes
+        return max(room, int(is_idle)), max(room_bytes, int(is_idle))
 
     def _hand_over(self, batch: Batch, deadline: float | None) -> None:
         """Give `batch` to a sender that waits, to a new one, or where no thread can be started, send it here, by `deadline`."""
@@ -784,9 +801,10 @@ class BatchExporter(ABC):
 
     def _moving_seconds(self, timeout: float) -> float:
         """Give what is to be kept of `timeout` for writing the memory to the disk: at most half."""
-        if self._spool is None:
+        leftovers = len(self._inbox) + self._memory_events
+        if self._spool is None or not leftovers:
             return 0.0
-        return min(timeout / 2, (len(self._inbox) + self._memory_events) * _LEFTOVER_SECONDS)
+        return min(timeout / 2, _LEAST_MOVING_SECONDS + leftovers * _LEFTOVER_SECONDS)
 
     def _move_to_disk(self, spool: Spool, deadline: float) -> None:
         """Write leftovers to the spool and close it, on a thread of its own: a disk that hangs must not hold up whoever leaves."""

@@ -101,7 +101,7 @@ class DiskBooks(Protocol):
         adopted: parcels taken over from processes that ended.
         expired: parcels that were too old when their turn came.
         corrupt: parcels whose bytes were damaged.
-        shelved: parcels that were read, and wait on disk to be read again.
+        gone: those of them that were never read.
     """
 
     @property
@@ -113,7 +113,7 @@ class DiskBooks(Protocol):
     @property
     def corrupt(self) -> int: ...
     @property
-    def shelved(self) -> int: ...
+    def gone(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class NoDisk:
     adopted: int = 0
     expired: int = 0
     corrupt: int = 0
-    shelved: int = 0
+    gone: int = 0
 
 
 NO_DISK: Final = NoDisk()
@@ -165,6 +165,7 @@ class Dispatcher:
         self.resolved: list[object] = []
         self.shelved: list[Parcel] = []
         self.last_order = 0
+        self._read = 0
         self._options = options
         self._retry = retry
         self._random = random
@@ -201,7 +202,9 @@ class Dispatcher:
         """
         if self._closed:
             return
-        self._number([parcel for parcel in parcels if not parcel.order])
+        fresh = [parcel for parcel in parcels if not parcel.order]
+        self._number(fresh)
+        self._read += len(fresh)
         self.from_disk += len(parcels)
         self._take_in(parcels, now)
         self._shelve(self.backlog.read_back(parcels, now))
@@ -265,6 +268,11 @@ class Dispatcher:
     def has_full_batch(self) -> bool:
         """Whether nothing would be gained by waiting for company."""
         return len(self.backlog.ready) >= self._options.max_batch_events or self.backlog.size >= self._target
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is sent, nor could be: whoever is in memory waits for somebody else."""
+        return not (self.backlog.ready or self.flying)
 
     @property
     def _is_hurried(self) -> bool:
@@ -584,7 +592,7 @@ class Dispatcher:
 
     def last_number(self, disk: DiskBooks) -> int:
         """Give the number that the last parcel that was booked, or lies on disk, has or will have."""
-        return self.last_order + self.spooled(disk) - disk.shelved - len(self.shelved)
+        return self.last_order + disk.appended + disk.adopted - disk.gone - self._read
 
     def stats(self, disk: DiskBooks = NO_DISK, arriving: int = 0) -> Stats:
         """Give the books, counted from the structures.

@@ -19,6 +19,7 @@ class SegmentFile:
     """An open segment file: written at its end by one thread at a time, read and settled by the sender threads."""
 
     __slots__ = (
+        "_adopted_at",
         "_directory",
         "_failures",
         "_found",
@@ -41,6 +42,7 @@ class SegmentFile:
         self._name = name
         self.fd = fd
         self.opened_at = opened_at
+        self._adopted_at: tuple[float, float] | None = None
         # size and number of records, replaced together: readers need no lock
         self._mark = (layout.HEADER_BYTES, 0)
         self._low_water = layout.HEADER_BYTES
@@ -69,10 +71,14 @@ class SegmentFile:
         return segment
 
     @classmethod
-    def adopt(cls, directory: disk.ProcessDirectory, name: str, *, last: bool) -> tuple[SegmentFile, int] | None:
-        """Open one of a process that ended, and count what is damaged; None when another version wrote it. Raises OSError."""
+    def adopt(cls, directory: disk.ProcessDirectory, name: str, at: tuple[float, float], *, last: bool) -> tuple[SegmentFile, int] | None:
+        """Open one of a process that ended, and count what is damaged; None when another version wrote it. Raises OSError.
+
+        `at` is the time of day and the time on the clock.
+        """
         fd = disk.open_segment(name, directory.fd)
         segment = cls(directory, name, fd, None)
+        segment._adopted_at = at
         segment.sealed = True
         try:
             data = read_at(fd, 0, layout.MAX_FILE_BYTES + 1)
@@ -113,6 +119,14 @@ class SegmentFile:
     def finished(self) -> bool:
         return self.sealed and self._loaded >= self.size and self._index.first_unresolved() is None
 
+    def age(self, accepted_ms: int, wall: float, now: float) -> float:
+        """Give how many seconds ago a record was accepted: a clock that was set meanwhile must neither expire it nor keep it."""
+        if self._adopted_at is not None:
+            adopted_wall, adopted_at = self._adopted_at
+            return max(0.0, adopted_wall - accepted_ms / 1000) + now - adopted_at
+        age = max(0.0, wall - accepted_ms / 1000)
+        return age if self.opened_at is None else min(age, now - self.opened_at)
+
     def append(self, record: bytes) -> None:
         """Write one record in one call; raises OSError. What a failed call left is overwritten or trimmed."""
         size, count = self._mark
@@ -128,7 +142,7 @@ class SegmentFile:
     def load(self) -> tuple[list[layout.Found], int]:
         """Give the next records, at most 1 MiB of those we wrote, and how many are found to be missing.
 
-        A file that can not be read is given up after three tries, so that it holds up nothing behind it.
+        Raises OSError when the file can not be read. After three such tries in a row it is given up, so that it holds up nothing behind it.
         """
         if self.opened_at is None:
             records, self._found = self._found, []
@@ -136,9 +150,10 @@ class SegmentFile:
         else:
             try:
                 records, missing = self._load_piece()
+                self._failures = 0
             except OSError:
                 if self._may_try_again():
-                    return [], 0
+                    raise
                 size, count = self._mark
                 records, missing, self._loaded = [], count - self._seen, size
         self._seen += len(records) + missing
@@ -180,7 +195,7 @@ class SegmentFile:
         return self._revisited is not None
 
     def load_shelved(self) -> tuple[list[tuple[layout.Found, Shelved]], int]:
-        """Give the next shelved records, about 1 MiB of them, and how many are found to be damaged since; none: all were read again."""
+        """Give the next shelved records, about 1 MiB of them, and how many are found to be damaged since; raises OSError as `load` does."""
         records: list[tuple[layout.Found, Shelved]] = []
         damaged = 0
         shelved = self._next_shelved()
@@ -189,9 +204,10 @@ class SegmentFile:
         base, data = shelved.start, None
         try:
             data = read_at(self.fd, base, _PIECE_BYTES + layout.RECORD_BYTES)
+            self._failures = 0
         except OSError:
             if self._may_try_again():
-                return records, damaged
+                raise
         while shelved is not None:
             found = layout.record_at(data, shelved.start - base, base) if data is not None else None
             if found is not None:

@@ -15,7 +15,7 @@ _NONE: Final = float("inf")
 
 
 class Shelf:
-    """Says who has to wait for an event that was left on disk. Guarded by the dispatcher's lock, but for `knows`.
+    """Says who has to wait for an event that was left on disk. Guarded by the dispatcher's lock, but for `knows` and `is_full`.
 
     What lies on the shelf is read again in *sweeps*, each from the oldest to the newest. A sweep finds out anew what can not come
     into memory yet; until its end, what is newly accepted heeds the one before as well.
@@ -44,10 +44,15 @@ class Shelf:
         """Whether a sweep is under way."""
         return self._swept_ids is not self._ids
 
+    @property
+    def is_full(self) -> bool:
+        """Whether any new event has to wait, since not all ids are known. May be asked without the lock."""
+        return len(self._ids) > self._most_ids
+
     def knows(self, ids: Iterable[str]) -> bool:
-        """Whether a new event with these ids has to wait. May be asked without the lock."""
+        """Whether a new event with these ids has to wait because of them. May be asked without the lock."""
         known = self._ids
-        return bool(known) and (len(known) > self._most_ids or any(name in known for name in ids))
+        return bool(known) and any(name in known for name in ids)
 
     def precedes(self, parcel: Parcel) -> bool:
         """Whether anything on the shelf has to leave before `parcel`, which was accepted."""

@@ -81,6 +81,7 @@ class SpoolCounts(NamedTuple):
         corrupt: events whose bytes were damaged; an estimate where lengths were.
         unread: events on disk that were not handed out, or were shelved.
         shelved: those of them that were handed out once and are left on disk for now.
+        gone: those of `expired` and `corrupt` that were never handed out.
         foreign: segments left alone at the last look, because another version wrote them.
         discarded: segments of other versions and keys that were removed, long after nobody might send them.
         failures: how many times the disk failed.
@@ -93,6 +94,7 @@ class SpoolCounts(NamedTuple):
     corrupt: int
     unread: int
     shelved: int
+    gone: int
     foreign: int
     discarded: int
     failures: int
@@ -165,7 +167,9 @@ class Spool:
         # written under the work gate
         self._others: list[_Holding] = []
         self._ready: deque[_Loaded] = deque()
-        self._adopted = self._read = self._expired = self._corrupt = self._failures = self._discarded = self._shelved = 0
+        # What was ready when a revisit began: it comes behind what is shelved.
+        self._later: deque[_Loaded] = deque()
+        self._adopted = self._read = self._expired = self._corrupt = self._failures = self._discarded = self._shelved = self._gone = 0
         self._revisits = False
         self._foreign: dict[str, int] = {}
         self._adopt_at: float | None = None
@@ -296,9 +300,17 @@ class Spool:
         return unread or self._revisits or (bool(self._others) and any(holding.waiting for holding in tuple(self._others)))
 
     @property
-    def is_half_full(self) -> bool:
-        """Whether more than half of what all processes may use was in use at the last look, at most 30 s ago. Any thread, without a lock."""
-        return self._used * 2 > self._max_bytes
+    def revisits(self) -> bool:
+        """Whether anything is to be handed out once more since `revisit`. Any thread, without a lock."""
+        return self._revisits
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether the disk takes nothing, or more than half of what all processes may use was in use at the last look, at most 30 s ago.
+
+        Any thread, without a lock.
+        """
+        return self._refusal is not None or self._used * 2 > self._max_bytes
 
     @property
     def adopts(self) -> bool:
@@ -308,11 +320,11 @@ class Spool:
     def counts(self) -> SpoolCounts:
         """Give the books. Any thread, without a lock, at the price of a few attribute reads."""
         # what leaves is read before what enters: so `unread` is never below zero
-        shelved, read, expired, corrupt = self._shelved, self._read, self._expired, self._corrupt
+        gone, read, expired, corrupt = self._gone, self._read, self._expired, self._corrupt
         adopted, appended = self._adopted, self._appended
         unread = appended + adopted - read - expired - corrupt
         foreign = sum(tuple(self._foreign.values()))
-        return SpoolCounts(appended, adopted, read, expired, corrupt, unread, shelved, foreign, self._discarded, self._failures)
+        return SpoolCounts(appended, adopted, read, expired, corrupt, unread, self._shelved, gone, foreign, self._discarded, self._failures)
 
     # sender threads
 
@@ -338,11 +350,9 @@ class Spool:
                     break
                 self._ready.popleft()
                 self._shelved -= order > 0
-                age = max(0.0, wall - accepted_ms / 1000)
-                if place.segment.opened_at is not None:
-                    # a clock set forward must not expire what this process wrote a moment ago
-                    age = min(age, now - place.segment.opened_at)
+                age = place.segment.age(accepted_ms, wall, now)
                 if age > self._max_age:
+                    self._gone += not order
                     self._expired += 1
                     stale.append(place)
                     if expired is not None:
@@ -351,6 +361,7 @@ class Spool:
                     self._read += 1
                     max_bytes -= len(body)
                     taken.append(Record(body, accepted_ms, place, age, order, attempts))
+            self._revisits = self._revisits and (any(one.order for one in self._ready) or self._has_to_revisit())
             self._settle(stale)
         return taken
 
@@ -370,11 +381,19 @@ class Spool:
                     self._read -= 1
 
     def revisit(self) -> None:
-        """Let `read` hand out all that is shelved once more, in the order in which it lies. The thread that reads, once nothing is `behind`."""
-        for holding in self._holdings():
-            for segment in tuple(holding.segments):
+        """Let `read` hand out all that is shelved once more, oldest first, before anything else. The thread that reads, once nothing `revisits`."""
+        with self._work_gate.held():
+            for segment in self._segments():
                 segment.revisit()
-        self._revisits = True
+            self._later.extendleft(reversed(self._ready))
+            self._ready.clear()
+            self._revisits = True
+
+    def _segments(self) -> list[SegmentFile]:
+        return [segment for holding in self._holdings() for segment in holding.segments]
+
+    def _has_to_revisit(self) -> bool:
+        return any(segment.revisits for segment in self._segments())
 
     def resolve(self, places: Iterable[object]) -> None:
         """Forget events that met their end: acknowledged, rejected or dropped.
@@ -408,6 +427,26 @@ class Spool:
 
     def _load(self, *, own: bool) -> bool:
         """Bring the next records into memory, at most a segment of them; False when nothing is left for now."""
+        try:
+            return self._load_shelved() or self._load_fresh(own=own)
+        except OSError:  # what lies behind it must not overtake it: the next look may have more luck
+            return False
+
+    def _load_shelved(self) -> bool:
+        for holding in self._holdings() if self._revisits else ():
+            for segment in tuple(holding.segments):
+                while segment.revisits:
+                    found, damaged = segment.load_shelved()
+                    self._shelved -= damaged
+                    self._corrupt += damaged
+                    for (start, _end, _kind, ms, body), shelved in found:
+                        self._ready.append(_Loaded(body, ms, _Place(holding, segment, start), shelved.order, shelved.attempts))
+                    if found:
+                        return True
+        self._ready, self._later = self._later, self._ready
+        return bool(self._ready)
+
+    def _load_fresh(self, *, own: bool) -> bool:
         for holding in self._holdings() if own else list(self._others):
             if any(self._load_segment(holding, segment) for segment in tuple(holding.segments)):
                 return True
@@ -415,30 +454,20 @@ class Spool:
                 if self._open_next(holding):
                     return True
             self._tidy(holding)
-        self._revisits = any(segment.revisits for holding in self._holdings() for segment in holding.segments)
         return False
 
     def _load_segment(self, holding: _Holding, segment: SegmentFile) -> bool:
-        if segment.revisits and self._load_shelved(holding, segment):
-            return True
         found, missing = segment.load()
+        self._gone += missing
         self._corrupt += missing
         self._ready.extend([_Loaded(body, ms, _Place(holding, segment, start)) for start, _end, _kind, ms, body in found])
-        return bool(found)
-
-    def _load_shelved(self, holding: _Holding, segment: SegmentFile) -> bool:
-        found, damaged = segment.load_shelved()
-        self._corrupt += damaged
-        self._shelved -= damaged
-        for (start, _end, _kind, ms, body), shelved in found:
-            self._ready.append(_Loaded(body, ms, _Place(holding, segment, start), shelved.order, shelved.attempts))
         return bool(found)
 
     def _open_next(self, holding: _Holding) -> bool:
         """Open the next segment of a dead process; a torn end is normal in its last one only."""
         name = holding.waiting[0]
         try:
-            opened = SegmentFile.adopt(holding.directory, name, last=len(holding.waiting) == 1)
+            opened = SegmentFile.adopt(holding.directory, name, (self._wall(), self._clock()), last=len(holding.waiting) == 1)
         except OSError:
             holding.waiting.popleft()  # it stays where it is: the next look may have more luck
             return False
@@ -448,6 +477,7 @@ class Spool:
             return False
         segment, damaged = opened
         self._adopted += segment.count + damaged
+        self._gone += damaged
         self._corrupt += damaged
         holding.events += segment.count
         holding.segments.append(segment)
@@ -621,6 +651,7 @@ class Spool:
                 self._close_roots()
                 self._own, self._others = None, []
                 self._ready.clear()
+                self._later.clear()
 
     def abandon_after_fork(self) -> None:
         """Forget everything of the parent, in the child: its descriptors are closed and never unlocked.

@@ -156,3 +156,68 @@ def test_clear_gives_everything_in_order() -> None:
     backlog.give_back(backlog.take(1, 1000), {"u1": 30.0}, now=0.0)
     assert names(backlog.clear()) == ["a", "b"]
     assert (backlog.size, backlog.next_release, backlog.holds, backlog.cuts) == (0, None, {}, {})
+
+
+def on_disk(*parcels: Parcel) -> list[Parcel]:
+    for each in parcels:
+        each.place = "somewhere"
+    return list(parcels)
+
+
+def test_what_is_too_much_to_wait_stays_on_disk() -> None:
+    """The last ones go, but none that lies in memory alone, nor one that such a one waits for."""
+    backlog = line(*on_disk(parcel("a", "u1"), parcel("b", "u1", "d1"), parcel("c", "u1")), parcel("d", "d1"), *on_disk(parcel("e", "u1")))
+    backlog.cuts[5] = Split.BISECT
+    backlog.give_back(backlog.take(1, 1000), {"u1": 30.0}, now=0.0)
+    assert names(backlog.aside) == ["a", "b", "c", "d", "e"]
+    assert not backlog.shelve_excess(5, 1000)
+    assert names(backlog.shelve_excess(1, 1000)) == ["e", "c"]
+    assert names(backlog.aside) == ["a", "b", "d"]
+    assert (backlog.holds["u1"].events, backlog.holds["u1"].bytes) == (2, 20)
+    assert backlog.shelf.first == 3
+    assert not backlog.cuts
+    assert names(backlog.shelve_excess(5, 25)) == []  # whatever is left has to be kept
+
+
+def test_who_shares_an_id_with_what_stays_on_disk_is_late() -> None:
+    """A new event waits for it, and so does whoever shares an id with that one; others do not."""
+    backlog = line(*on_disk(parcel("a", "u1"), parcel("b", "u1")))
+    backlog.give_back(backlog.take(1, 1000), {"u1": 30.0}, now=0.0)
+    (shelved,) = backlog.shelve_excess(1, 1000)
+    new = [parcel("c", "u1", "d1"), parcel("d", "d1"), parcel("e", "u2")]
+    for order, each in enumerate(new, 3):
+        each.order = order
+    backlog.append(new, bytes_of(new))
+    assert (names(backlog.late), names(backlog.ready)) == (["c", "d"], ["e"])
+    assert backlog.sweep_at() == 30.0
+    backlog.release(30.0)
+    assert backlog.sweep_at() <= 30.0  # type: ignore[operator]
+    backlog.shelf.begin_sweep(30.0)
+    assert backlog.sweep_at() is None
+    assert not backlog.read_back([shelved], 30.0)
+    backlog.end_sweep(30.0)
+    assert names(backlog.take(10, 1000)) == ["a", "b", "c", "d", "e"]
+    assert backlog.sweep_at() is None
+
+
+def test_what_is_read_back_does_not_overtake_who_is_late() -> None:
+    """An event from the disk that was accepted after a late one of the same id stays where it is until that one is let in."""
+    backlog = line(*on_disk(parcel("a", "u1"), parcel("b", "u1")))
+    backlog.give_back(backlog.take(1, 1000), {"u1": 30.0}, now=0.0)
+    (shelved,) = backlog.shelve_excess(1, 1000)
+    late = parcel("c", "u1", "d1")
+    late.order = 3
+    backlog.append([late], bytes_of([late]))
+    (other,) = on_disk(parcel("d", "d1"))
+    other.order = 4
+    assert names(backlog.read_back([other], 0.0)) == ["d"]
+    backlog.release(30.0)
+    backlog.shelf.begin_sweep(30.0)
+    assert names(backlog.read_back([shelved, other], 30.0)) == ["d"]
+    backlog.end_sweep(30.0)
+    assert (names(backlog.ready), backlog.late) == (["a", "b", "c"], [])
+    assert backlog.sweep_at() is not None
+    backlog.shelf.begin_sweep(31.0)
+    assert not backlog.read_back([other], 31.0)
+    backlog.end_sweep(31.0)
+    assert names(backlog.ready) == ["a", "b", "c", "d"]

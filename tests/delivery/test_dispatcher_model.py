@@ -289,6 +289,7 @@ class DeliveryWithDisk(Delivery):
             self.dispatcher.read_from_disk(parcels, self.now)
         elif not self.disk.behind:
             self.is_read = True
+        if not self.disk.revisits:
             self.dispatcher.end_sweep(self.now)
         self.shelve()
         return bool(parcels)
@@ -300,7 +301,7 @@ class DeliveryWithDisk(Delivery):
         self.disk.shelve(shelved)
         self.tell()
 
-    @precondition(lambda self: not self.closed and self.is_read)
+    @precondition(lambda self: not self.closed)
     @rule()
     def sweep(self) -> None:
         self.begins_sweep()
@@ -333,11 +334,11 @@ class DeliveryWithDisk(Delivery):
         if self.closed:
             return
         self.shelve()
-        while (not self.is_read or self.begins_sweep()) and self.read_some(8):
+        while (self.begins_sweep() or not self.is_read) and self.read_some(8):
             pass
 
     def wake_at(self) -> float | None:
-        moments = [super().wake_at(), self.dispatcher.backlog.sweep_at() if self.is_read else None]
+        moments = [super().wake_at(), self.dispatcher.backlog.sweep_at()]
         return min((moment for moment in moments if moment is not None), default=None)
 
 
@@ -349,7 +350,7 @@ class DeliveryOfStrangers(DeliveryWithDisk):
 
 TestDelivery = Delivery.TestCase
 TestDeliveryWithDisk = DeliveryWithDisk.TestCase
-TestDeliveryWithDisk.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestDeliveryWithDisk.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
 TestDeliveryOfStrangers = DeliveryOfStrangers.TestCase
-TestDeliveryOfStrangers.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestDeliveryOfStrangers.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestDelivery.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)

@@ -33,7 +33,7 @@ def test_gives_back_what_it_took_in_order(tmp_path: Path, clock: Clock) -> None:
     records = spool.read(20, 10**6) + read_all(spool)
     assert tools.bodies(records) == [body(number) for number in range(50)]
     assert {record.accepted_ms for record in records} == {NOW_MS}
-    assert spool.counts() == SpoolCounts(50, 0, 50, 0, 0, 0, 0, 0, 0, 0)
+    assert spool.counts() == SpoolCounts(50, 0, 50, 0, 0, 0, 0, 0, 0, 0, 0)
     assert not spool.behind
 
 
@@ -105,7 +105,7 @@ def test_a_sibling_adopts_what_a_dead_process_left(tmp_path: Path, clock: Clock)
     second.maintain()
     assert second.behind
     assert drain(second) == [body(number) for number in [*range(4, 10), 77]]
-    assert second.counts() == SpoolCounts(1, 6, 7, 0, 0, 0, 0, 0, 0, 0)
+    assert second.counts() == SpoolCounts(1, 6, 7, 0, 0, 0, 0, 0, 0, 0, 0)
     assert len(list(tmp_path.glob("*/*"))) == 1
 
 
@@ -221,7 +221,7 @@ def test_damage_is_counted_and_costs_its_record(tmp_path: Path, clock: Clock) ->
     second = make(tmp_path, clock)
     second.maintain()
     assert drain(second) == [body(number) for number in range(10) if number != 4]
-    assert second.counts() == SpoolCounts(0, 10, 9, 0, 1, 0, 0, 0, 0, 0)
+    assert second.counts() == SpoolCounts(0, 10, 9, 0, 1, 0, 0, 1, 0, 0, 0)
     assert not list(tmp_path.glob("*/*"))
 
 
@@ -234,7 +234,7 @@ def test_damage_to_what_this_process_wrote_is_counted(tmp_path: Path, clock: Clo
         file.seek(64 + 3)
         file.write(b"\xff" * 40)
     assert len(drain(spool)) == 8
-    assert spool.counts() == SpoolCounts(10, 0, 8, 0, 2, 0, 0, 0, 0, 0)
+    assert spool.counts() == SpoolCounts(10, 0, 8, 0, 2, 0, 0, 2, 0, 0, 0)
     spool.close()
     assert not list(tmp_path.glob("*/*"))
 
@@ -288,7 +288,7 @@ def test_expired_events_are_counted_not_given(tmp_path: Path, clock: Clock) -> N
     second = make(tmp_path, clock, max_age=3_600)
     second.maintain()
     assert drain(second) == []
-    assert second.counts() == SpoolCounts(0, 3, 0, 3, 0, 0, 0, 0, 0, 0)
+    assert second.counts() == SpoolCounts(0, 3, 0, 3, 0, 0, 0, 3, 0, 0, 0)
     assert not list(tmp_path.glob("*/*"))
 
 
@@ -878,7 +878,7 @@ def test_a_child_forgets_the_parent(tmp_path: Path, clock: Clock) -> None:
     read_all(spool)
     spool.abandon_after_fork()
     assert tools.open_descriptors() == before
-    assert spool.counts() == SpoolCounts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert spool.counts() == SpoolCounts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     assert not spool.behind
     fill(spool, [9])
     assert drain(spool) == [body(9)]
@@ -1031,19 +1031,94 @@ def test_shelved_events_of_any_size_come_back(tmp_path: Path) -> None:
     assert balanced(spool)
 
 
-def test_half_full_is_known_at_the_next_look(tmp_path: Path) -> None:
+def test_a_tight_disk_is_known_at_the_next_look(tmp_path: Path) -> None:
     """It is looked at when a segment is opened, and every 30 seconds."""
     clock = Clock()
     spool = make(tmp_path, clock, max_bytes=20_000)
     fill(spool, range(1))
-    assert not spool.is_half_full
+    assert not spool.is_tight
     fill(spool, range(400))
     clock.now += 31.0
     spool.maintain()
-    assert spool.is_half_full
+    assert spool.is_tight
     spool._seal_tail()
     drain(spool)
     assert not list(tmp_path.rglob("*.seg"))
     clock.now += 31.0
     spool.maintain()
-    assert not spool.is_half_full
+    assert not spool.is_tight
+
+
+def fail_reads(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Let the next so many reads of a file fail, and none after these."""
+    real, left = os.pread, iter(range(times))
+
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        if next(left, None) is not None:
+            raise OSError(errno.EIO, "broken")
+        return real(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+
+
+@pytest.mark.parametrize("shelved", [False, True])
+def test_what_can_not_be_read_now_is_not_overtaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shelved: bool) -> None:
+    """Events in later segments wait until the one before them can be read, or is given up."""
+    tools.small_segments(monkeypatch)
+    spool = make(tmp_path, max_bytes=2**30)
+    fill(spool, range(5000))
+    assert len(tools.segments(tmp_path)) > 2
+    if shelved:
+        shelve(spool, read_all(spool))
+        spool.revisit()
+    fail_reads(monkeypatch, 2)
+    assert spool.read(10, 10**6) == []
+    assert spool.read(10, 10**6) == []
+    assert spool.behind
+    assert bodies(read_all(spool)) == [body(number) for number in range(5000)]
+    assert not spool.behind
+
+
+def test_failed_reads_are_forgotten_after_a_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only three in a row give a segment up."""
+    spool = make(tmp_path)
+    fill(spool, range(4))
+    shelve(spool, read_all(spool))
+    for _ in range(5):
+        spool.revisit()
+        fail_reads(monkeypatch, 2)
+        assert spool.read(10, 10**6) == []
+        assert spool.read(10, 10**6) == []
+        shelve(spool, read_all(spool))
+    assert (spool.counts().corrupt, spool.counts().shelved) == (0, 4)
+
+
+def test_what_is_shelved_is_read_again_before_anything_new(tmp_path: Path) -> None:
+    """Also before what is in memory already, so that a revisit may begin at any time."""
+    spool = make(tmp_path)
+    fill(spool, range(6))
+    shelve(spool, spool.read(2, 10**6))
+    assert spool.behind
+    spool.revisit()
+    assert spool.revisits
+    assert bodies(spool.read(1, 10**6)) == [body(0)]
+    assert spool.revisits
+    assert bodies(spool.read(1, 10**6)) == [body(1)]
+    assert not spool.revisits
+    spool.revisit()
+    assert bodies(read_all(spool)) == [body(number) for number in range(2, 6)]
+
+
+def test_what_was_adopted_ages_by_the_clock_that_nobody_sets(tmp_path: Path) -> None:
+    """A clock that is set between two looks expires nothing, and keeps nothing for longer."""
+    dead = make(tmp_path, Clock())
+    fill(dead, range(4))
+    tools.abandon(dead)
+    clock = Clock()
+    spool = make(tmp_path, clock, max_age=1000.0)
+    spool.maintain()
+    shelve(spool, spool.read(2, 10**6))
+    clock.wall_offset += 3 * 86_400
+    spool.revisit()
+    assert bodies(spool.read(4, 10**6)) == [body(number) for number in range(4)]
+    assert spool.counts().expired == 0

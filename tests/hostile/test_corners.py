@@ -105,6 +105,31 @@ def test_what_the_disk_refused_is_not_overtaken_by_what_it_took_later(make: Make
     assert server.numbers == list(range(205))
 
 
+def test_a_throttled_user_with_a_backlog_on_disk_holds_up_nobody(make: Make) -> None:
+    """After an outage most of what lies on disk is of one user, whom Amplitude throttles: the others' events leave all the same."""
+    up = threading.Event()
+    arrived: list[str] = []
+
+    def judge(request: Request) -> Response:
+        users = [one["user_id"] for one in orjson.loads(request.body)["events"]]
+        if not up.is_set() or "user-hot" in users:
+            return answer(429, throttled_users={"user-hot": 99}) if up.is_set() else answer(503)
+        arrived.extend(users)
+        return answer(200)
+
+    client = make(FakeTransport(judge), spool="always", max_cached_events=200, max_batch_events=20)
+    for number in range(1000):
+        assert client.log_event(event(number, "user-hot")).accepted
+    for number in range(30):
+        assert client.log_event(event(number, f"user-{number}-cold")).accepted
+    up.set()
+    wait_for(lambda: client.stats().acknowledged == 30)
+    assert sorted(arrived) == sorted(f"user-{number}-cold" for number in range(30))
+    stats = client.stats()
+    assert (stats.pending.total, stats.balanced) == (1000, True)
+    assert client.log_event(event(1000, "user-hot")).accepted  # on disk, behind the others
+
+
 def left_behind(tmp_path: Path, *bodies: bytes) -> None:
     """Lay what a dead process left into the spool."""
     config = Config(KEY, spool="overflow", spool_dir=str(tmp_path / "spool"))
