@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import time
+import math
+import subprocess
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from zero_code.running import free_port
 
 from otel_amplitude.cli import demo
 from otel_amplitude.cli._ask import ask
@@ -15,6 +17,12 @@ from otel_amplitude.convert._rules import load_rules
 from otel_amplitude.sandbox import Sandbox
 
 needs_shop = pytest.mark.heavy
+
+
+@pytest.fixture(autouse=True)
+def port_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shop's port is none that another test's socket is given before the shop listens."""
+    monkeypatch.setattr(demo, "_free_port", free_port)
 
 
 @needs_shop
@@ -78,7 +86,14 @@ def test_what_fails(change: dict[str, Any], words: str, run: Any, monkeypatch: p
 @needs_shop
 def test_a_shop_that_does_not_stop(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is killed, and that is told."""
-    monkeypatch.setattr(demo, "_STOP_SECONDS", 0.0)
+
+    class Stubborn(subprocess.Popen):  # type: ignore[type-arg]
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout is not None:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            return super().wait()
+
+    monkeypatch.setattr(demo.subprocess, "Popen", Stubborn)
     ended = run("demo", "--rules")
     assert (ended.code, "did not stop within" in ended.out) == (1, True)
 
@@ -106,7 +121,7 @@ def test_keep(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_shop_that_is_too_slow() -> None:
     """Its customers do not wait for ever, whether it refuses them or only dawdles."""
-    visitor = demo._Visitor("http://127.0.0.1:9", closing=time.monotonic() + 5)
+    visitor = demo._Visitor("http://127.0.0.1:9", closing=math.inf)
     with pytest.raises(demo._DemoError, match="did not answer /products"):
         visitor.go("/products")
     visitor.closing = 0.0
