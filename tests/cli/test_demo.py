@@ -16,13 +16,16 @@ from otel_amplitude.cli._ask import ask
 from otel_amplitude.convert._rules import load_rules
 from otel_amplitude.sandbox import Sandbox
 
+pytestmark = pytest.mark.timeout(150)
 needs_shop = pytest.mark.heavy
 
 
 @pytest.fixture(autouse=True)
-def port_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shop's port is none that another test's socket is given before the shop listens."""
+def busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shop's port is none that another test's socket is given before the shop listens, and the shop may be as slow as they make it."""
     monkeypatch.setattr(demo, "_free_port", free_port)
+    for name in ("_STARTUP_SECONDS", "_TRADE_SECONDS", "_STOP_SECONDS"):
+        monkeypatch.setattr(demo, name, 40.0)
 
 
 @needs_shop

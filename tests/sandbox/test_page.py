@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from typing import TYPE_CHECKING, Any
 
 import needs
 import pytest
+from punctual import Stopwatch
 from zero_code.running import free_port
 
 from otel_amplitude.sandbox import Sandbox
@@ -55,7 +55,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, sandbox: Sandbox) -> Iterator[Page]:
     """The page, open and live; afterwards nothing was asked of anybody else and nothing was complained about."""
     context = browser.new_context(viewport={"width": 1_280, "height": 800})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     one = context.new_page()
     asked: list[str] = []
     complaints: list[str] = []
@@ -316,11 +316,11 @@ def test_thousands_stay_smooth(page: Page, client: Client, make_event: Callable[
     page.wait_for_function("() => document.getElementById('total-accepted').textContent === '5,000'")
     page.wait_for_function("() => document.querySelectorAll('#events li').length === 300")
     page.wait_for_function("() => document.querySelector('#events button').dataset.seq === '5000'")
-    started = time.monotonic()
+    stopwatch = Stopwatch()
     page.click("#tab-catalog")
     page.wait_for_selector("#types >> text=5,000")
     page.click("#tab-events")
-    assert time.monotonic() - started < 5
+    assert stopwatch.seconds() < 5
     assert page.locator("#events li").count() == 300
 
 
