@@ -99,11 +99,14 @@ class Program:
         """
         end = time.monotonic() + START_SECONDS
         while True:
-            with socket.create_connection(("127.0.0.1", self.stats)) as connection, connection.makefile("rb") as file:
-                workers = json.loads(file.read())["workers"]
-            if all(worker["status"] == "idle" for worker in workers):
-                return
-            assert time.monotonic() < end, f"{workers}\n{self.output}"
+            with (
+                contextlib.suppress(ConnectionRefusedError),  # its master tells, and starts to after the workers
+                socket.create_connection(("127.0.0.1", self.stats)) as connection,
+                connection.makefile("rb") as file,
+            ):
+                if all(worker["status"] == "idle" for worker in json.loads(file.read())["workers"]):
+                    return
+            assert time.monotonic() < end, f"a worker of uWSGI does not leave its request:\n{self.output}"
             time.sleep(POLL_SECONDS)
 
     def wait(self, seconds: float = START_SECONDS) -> int:
