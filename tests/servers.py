@@ -146,11 +146,13 @@ class Server:
         self.stopping.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join(10)  # the one that accepts: what it accepted last has its thread now
         self._listener.close()
+        # A thread adds its socket and then asks whether we are stopping: either it is shut down here, or never read from.
         for sock in list(self._socks):
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in list(self._threads):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        for thread in self._threads:
             thread.join(10)
         assert not any(thread.is_alive() for thread in self._threads)
         assert self.errors == []
@@ -180,14 +182,14 @@ class Server:
             return self._script.pop(0) if len(self._script) > 1 else self._script[0]
 
     def _serve(self, sock: socket.socket, number: int) -> None:
-        self._socks.add(sock)
-        sock.settimeout(PATIENCE)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
+            sock.settimeout(PATIENCE)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls:
-                raw, sock = sock, self._tls.wrap_socket(sock, server_side=True)
-                self._socks.discard(raw)
-                self._socks.add(sock)
+                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            self._socks.add(sock)
+            if self._tls and not self.stopping.is_set():
+                sock.do_handshake()
             peer = Peer(self, sock, number)
             while not self.stopping.is_set() and (peer.buffer or peer.fill()):
                 if not self._next()(peer):

@@ -7,13 +7,13 @@ import contextlib
 import http.client
 import os
 import re
-import signal
 import socket
 import sys
 import time
 import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from zero_code.running import KEY, Program, free_port, tool
 from otel_amplitude.identity import make_cookie
 from otel_amplitude.sandbox import Sandbox
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120)]
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PROGRAMS = sorted(path for path in EXAMPLES.rglob("*.py") if path.parent.name != "screenshots")
@@ -72,12 +72,13 @@ def run(command: list[str], env: dict[str, str]) -> str:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_gives_its_events(name: str) -> None:
-    """In the order made, each once, and none more."""
+    """For each user in the order made, each once, and none more."""
     with Sandbox(api_keys=[KEY]) as sandbox:
         said = run([PYTHON, str(EXAMPLES / name)], environment(sandbox.url, PYTHONWARNINGS="error"))
         events = sandbox.events()
         assert sandbox.duplicates == 0
-    assert [facts(event) for event in events] == SCRIPTS[name], said
+    # Only of one user is the order promised: those of others may travel beside.
+    assert sorted(map(facts, events), key=itemgetter(1)) == sorted(SCRIPTS[name], key=itemgetter(1)), said
     assert "hunter2" not in str(events)
     assert "Traceback" not in said
 
@@ -112,7 +113,6 @@ CUSTOMER = {"X-Customer": "u-12345"}
 @contextlib.contextmanager
 def serving(command: list[str], env: dict[str, str]) -> Iterator[tuple[Program, Ask]]:
     """Start a server; `{port}` in its command becomes a free port. Gives it, and what asks it something, keeping its cookies."""
-    port = free_port()
     jar: dict[str, str] = {}
 
     def ask(method: str, path: str, form: dict[str, str] | None = None, **headers: str) -> int:
@@ -120,7 +120,7 @@ def serving(command: list[str], env: dict[str, str]) -> Iterator[tuple[Program, 
         cookies = "; ".join([*own, *([headers.pop("Cookie")] if "Cookie" in headers else [])])
         body = urllib.parse.urlencode(form) if form else None
         kind = {"Content-Type": "application/x-www-form-urlencoded"} if form else {}
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=40)
         connection.request(method, path, body, {**kind, **headers, **({"Cookie": cookies} if cookies else {})})
         answer = connection.getresponse()
         answer.read()
@@ -130,10 +130,10 @@ def serving(command: list[str], env: dict[str, str]) -> Iterator[tuple[Program, 
         connection.close()
         return answer.status
 
-    with Program([part.format(port=port) for part in command], env) as server:
+    with Program(command, env) as server:
         end = time.monotonic() + 40
         while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), 1):
                 break
             assert server.process.poll() is None, server.output
             assert time.monotonic() < end, server.output
@@ -187,6 +187,8 @@ def test_the_spool_keeps_what_a_kill_would_have_lost(tmp_path: Path) -> None:
         tool("gunicorn"),
         "--config",
         str(folder / "gunicorn.conf.py"),
+        "--graceful-timeout",  # a worker that is told to end while it boots does not hear it: gunicorn kills it in the end
+        "10",
         "--bind",
         "127.0.0.1:{port}",
         "--chdir",
@@ -198,8 +200,7 @@ def test_the_spool_keeps_what_a_kill_would_have_lost(tmp_path: Path) -> None:
     with serving(command, env) as (server, ask):
         for number in range(20):
             assert ask("POST", "/orders", **{"X-Customer": f"customer-{number}"}) == 200
-        os.killpg(server.process.pid, signal.SIGKILL)
-        server.process.wait()
+        server.kill()
     with Sandbox(place, api_keys=[KEY]) as sandbox:
         with serving(command, env) as (server, ask):
             assert ask("POST", "/orders", **{"X-Customer": "customer-20"}) == 200
@@ -237,7 +238,19 @@ ENDS = {
     "gunicorn sync, preloaded": [*_GUNICORN, "--preload"],
     "gunicorn gthread": [*_GUNICORN, "--worker-class", "gthread"],
     "gunicorn gevent": [*_GUNICORN, "--worker-class", "gevent"],
-    "uWSGI": [tool("uwsgi"), "--http", "127.0.0.1:{port}", "--master", "--processes", "2", "--die-on-term", "--wsgi", "bare:app"],
+    "uWSGI": [
+        tool("uwsgi"),
+        "--http",
+        "127.0.0.1:{port}",
+        "--stats",
+        "127.0.0.1:{stats}",
+        "--master",
+        "--processes",
+        "2",
+        "--die-on-term",
+        "--wsgi",
+        "bare:app",
+    ],
 }
 
 
@@ -249,7 +262,7 @@ def test_a_worker_delivers_at_its_end(name: str, tmp_path: Path) -> None:
         for _ in range(20):
             assert ask("GET", "/") == 200
         if name == "uWSGI":
-            server.until("/20] ")  # a worker that is told to end inside a request skips every exit hook, as the README says
+            server.until_idle()  # a worker that is told to end inside a request skips every exit hook, as the README says
         server.stop()
         assert (len(sandbox.events()), sandbox.duplicates) == (20, 0), server.output
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import time
+import math
+import subprocess
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from zero_code.running import free_port
 
 from otel_amplitude.cli import demo
 from otel_amplitude.cli._ask import ask
 from otel_amplitude.convert._rules import load_rules
 from otel_amplitude.sandbox import Sandbox
 
+pytestmark = pytest.mark.timeout(150)
 needs_shop = pytest.mark.heavy
+
+
+@pytest.fixture(autouse=True)
+def busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shop's port is none that another test's socket is given before the shop listens, and the shop may be as slow as they make it."""
+    monkeypatch.setattr(demo, "_free_port", free_port)
+    for name in ("_STARTUP_SECONDS", "_TRADE_SECONDS", "_STOP_SECONDS"):
+        monkeypatch.setattr(demo, name, 40.0)
 
 
 @needs_shop
@@ -78,7 +89,14 @@ def test_what_fails(change: dict[str, Any], words: str, run: Any, monkeypatch: p
 @needs_shop
 def test_a_shop_that_does_not_stop(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is killed, and that is told."""
-    monkeypatch.setattr(demo, "_STOP_SECONDS", 0.0)
+
+    class Stubborn(subprocess.Popen):  # type: ignore[type-arg]
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout is not None:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            return super().wait()
+
+    monkeypatch.setattr(demo.subprocess, "Popen", Stubborn)
     ended = run("demo", "--rules")
     assert (ended.code, "did not stop within" in ended.out) == (1, True)
 
@@ -106,7 +124,7 @@ def test_keep(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_shop_that_is_too_slow() -> None:
     """Its customers do not wait for ever, whether it refuses them or only dawdles."""
-    visitor = demo._Visitor("http://127.0.0.1:9", closing=time.monotonic() + 5)
+    visitor = demo._Visitor("http://127.0.0.1:9", closing=math.inf)
     with pytest.raises(demo._DemoError, match="did not answer /products"):
         visitor.go("/products")
     visitor.closing = 0.0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.trial import KEY, event, spool
+from cli.trial import KEY, by_user, event, spool
 
 from otel_amplitude.delivery._spool import Spool, fingerprint
 from otel_amplitude.delivery._spool_report import iter_records
@@ -99,7 +99,7 @@ def test_replay(run: Any, tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.
     assert "6 events sent, 0 left" in ended.out
     assert "1 events belong to another key or endpoint and stay" in ended.out
     assert f"otel-amplitude convert --spool {path} --send" in ended.out
-    assert [item["insert_id"] for item in sandbox.events()] == [item["insert_id"] for item in EVENTS]
+    assert by_user(sandbox.events()) == by_user(EVENTS)
     assert count(path) == 1
     assert run("convert", "--spool", path, "--send", "--option", f"server_url={url}").code == 0, "the way out that was named is one"
     assert [item["insert_id"] for item in sandbox.events()][6:] == [event(9)["insert_id"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ def test_a_bar_with_rich() -> None:
 def test_lines_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal gets a line now and then, with a share where the total is known."""
     now = [0.0]
-    monkeypatch.setattr(_table.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(_table, "time", SimpleNamespace(monotonic=lambda: now[0]))  # not for the threads that other tests left
     stream = Terminal()
     for total in (200, None):
         with Progress("converting", total, stream) as progress:

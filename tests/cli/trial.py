@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ def event(number: int = 0, **changes: Any) -> dict[str, Any]:
         "event_properties": {"method": "POST", "route": "/orders", "status_code": 201, "trace_id": f"{number + 1:032x}"},
         **changes,
     }
+
+
+def by_user(events: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
+    """The insert_ids of each user's events, in order: what order is promised for; different users' may travel side by side."""
+    found: dict[str, list[str]] = {}
+    for item in events:
+        found.setdefault(item["user_id"], []).append(item["insert_id"])
+    return found
 
 
 def lines(path: Path, *items: Any) -> Path:

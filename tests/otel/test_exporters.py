@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 
 from otel_amplitude import Amplitude, AmplitudeLogRecordExporter, AmplitudeSpanExporter, Config, ConfigurationError
 from otel_amplitude.errors import TransportError
-from otel_amplitude.testing import FakeTransport
+from otel_amplitude.testing import FakeTransport, answer
 
 KEY = "0123456789abcdef0123456789abcdef"
 ATTRIBUTES = {"amplitude.event_type": "Order Paid", "amplitude.user_id": "u-12345"}
@@ -63,12 +63,19 @@ def test_simple_processors_work_too(transport: FakeTransport) -> None:
 
 def test_what_is_not_settled_in_time_is_a_failure_and_stays_the_clients() -> None:
     """The SDK drops what failed; our client goes on trying."""
-    transport = FakeTransport([TransportError("refused")])
-    exporter = AmplitudeSpanExporter(KEY, transport=transport, request_timeout=0.01, retry_timeouts=[0.3])
+    there: list[bool] = []
+
+    def server(_: Any) -> Any:
+        if not there:
+            raise TransportError("refused")
+        return answer(200)
+
+    exporter = AmplitudeSpanExporter(KEY, transport=FakeTransport(server), request_timeout=0.01, retry_timeouts=[0.05] * 1_000)
     provider = TracerProvider(shutdown_on_exit=False)
     span = provider.get_tracer("x").start_span("pay", attributes=ATTRIBUTES)
     span.end()
     assert exporter.export([span]) is SpanExportResult.FAILURE
+    there.append(True)
     assert exporter.client.flush(5)
     assert exporter.client.stats().acknowledged == 1
     exporter.shutdown()

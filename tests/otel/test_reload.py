@@ -24,7 +24,7 @@ def names():
     amplitude.flush(5)
     return transport.events[-1]["event_type"]
 
-print(names())
+print(names(), flush=True)  # else the forked child says it as well
 write = lambda text: open(rules, "w").write(text)
 write('[[event]]\\nname = "After"\\nmatch = {name = "pay"}\\n' if how != "broken" else "[[event")
 if how == "fork":

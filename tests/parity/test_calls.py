@@ -43,7 +43,8 @@ def events_by_call(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
 
 
 def run_official(command: list[str], sandbox: Sandbox, **environment: str) -> Run:
-    calls = [{**call, "user": user_of(call), "bad": call in BAD_CALLS} for call in BY_NAME.values()]
+    silent = {refusal.name for refusal in REFUSED if refusal.python == "nothing"}  # for all others something is said, and waited for
+    calls = [{**call, "user": user_of(call), "silent": name in silent} for name, call in BY_NAME.items()]
     order = json.dumps({"url": f"{sandbox.url}/2/httpapi", "calls": calls})
     done = subprocess.run(command, input=order, capture_output=True, text=True, timeout=55, check=True, env={**os.environ, **environment})
     told = json.loads(done.stdout)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -55,12 +57,17 @@ def environment(sandbox_url: str | None = None, **more: str | None) -> dict[str,
 
 
 class Program:
-    """A program in a process group of its own, its output in a file; ended when the `with` block is left."""
+    """A program in a process group of its own, its output in a file; ended when the `with` block is left.
+
+    `{port}` and `{stats}` in the command become free ports.
+    """
 
     def __init__(self, command: Sequence[str], env: dict[str, str]) -> None:
+        self.port, self.stats = free_port(), free_port()
+        command = [part.replace("{port}", str(self.port)).replace("{stats}", str(self.stats)) for part in command]
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 -- lives as long as the program
         self.process = subprocess.Popen(
-            list(command), env=env, cwd=APPS, stdout=self._file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+            command, env=env, cwd=APPS, stdout=self._file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
         )
 
     def __enter__(self) -> Program:  # noqa: PYI034 -- Self needs Python 3.11
@@ -85,6 +92,23 @@ class Program:
             assert self.process.poll() is None or text in self.output, f"ended without {text!r}:\n{self.output}"
             time.sleep(POLL_SECONDS)
 
+    def until_idle(self) -> None:
+        """Wait until all workers of uWSGI, which tells at `{stats}`, have left their requests: told to end inside one, they skip every exit hook.
+
+        An answer comes before that, and another worker's line in the log says nothing of it.
+        """
+        end = time.monotonic() + START_SECONDS
+        while True:
+            with (
+                contextlib.suppress(ConnectionRefusedError),  # its master tells, and starts to after the workers
+                socket.create_connection(("127.0.0.1", self.stats)) as connection,
+                connection.makefile("rb") as file,
+            ):
+                if all(worker["status"] == "idle" for worker in json.loads(file.read())["workers"]):
+                    return
+            assert time.monotonic() < end, f"a worker of uWSGI does not leave its request:\n{self.output}"
+            time.sleep(POLL_SECONDS)
+
     def wait(self, seconds: float = START_SECONDS) -> int:
         """Wait for its own end; give the exit code."""
         try:
@@ -101,6 +125,15 @@ class Program:
             assert time.monotonic() < end, f"processes were left behind:\n{self.output}"
             time.sleep(POLL_SECONDS)
         return code
+
+    def kill(self) -> None:
+        """Kill all of its processes, and wait until none holds a file or a lock any more."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        end = time.monotonic() + STOP_SECONDS
+        while _group_runs(self.process.pid):
+            assert time.monotonic() < end, f"a process outlived SIGKILL:\n{self.output}"
+            time.sleep(POLL_SECONDS)
 
     @property
     def books(self) -> Counter[str]:
@@ -129,19 +162,35 @@ def _group_lives(group: int) -> bool:
     return True
 
 
+def _group_runs(group: int) -> bool:
+    """Whether a thread of the process group is left that is no zombie; who reaps orphans here may take its time."""
+    for task in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            state, _, its_group, *_ = task.read_text().rpartition(")")[2].split()
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False
+
+
+# Below those that the kernel hands out: in the seconds until a server listens, a hundred other sockets of this suite get one of those.
+PORTS = range(20_000, 32_000)
+WORKERS = 8
+
+
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on now, and that nobody else is given before it is used: each worker of xdist has its own."""
+    mine = PORTS[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS :: WORKERS]
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", secrets.choice(mine)))
+            return int(probe.getsockname()[1])
 
 
 class App(Program):
-    """A web server under `opentelemetry-instrument`; `{port}` in the command becomes its port. Ready when it is entered."""
+    """A web server under `opentelemetry-instrument`, which listens on `{port}`. Ready when it is entered."""
 
     def __init__(self, command: Sequence[str], env: dict[str, str]) -> None:
-        self.port = free_port()
-        super().__init__([tool("opentelemetry-instrument"), *(part.format(port=self.port) for part in command)], env)
+        super().__init__([tool("opentelemetry-instrument"), *command], env)
 
     def __enter__(self) -> App:  # noqa: PYI034 -- Self needs Python 3.11
         end = time.monotonic() + START_SECONDS

@@ -17,7 +17,6 @@ _EVERYTHING = {
     "OTEL_LOGS_EXPORTER": "amplitude",
     "OTEL_EXPORTER_AMPLITUDE_LOG_LEVEL": "VERBOSE",
     "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST": ".*",
-    "OTEL_EXPORTER_AMPLITUDE_SHUTDOWN_TIMEOUT": "1",
 }
 
 
@@ -52,7 +51,11 @@ def test_no_secret_travels_or_is_logged(framework: str) -> None:
 @FRAMEWORKS
 def test_no_secret_is_kept_on_disk(framework: str, tmp_path: Path) -> None:
     """With a server that is away, the spool keeps the events, without a secret and without the key."""
-    variables = {"OTEL_EXPORTER_AMPLITUDE_SPOOL": "always", "OTEL_EXPORTER_AMPLITUDE_SPOOL_DIR": str(tmp_path / "spool")}
+    variables = {
+        "OTEL_EXPORTER_AMPLITUDE_SPOOL": "always",
+        "OTEL_EXPORTER_AMPLITUDE_SPOOL_DIR": str(tmp_path / "spool"),
+        "OTEL_EXPORTER_AMPLITUDE_SHUTDOWN_TIMEOUT": "1",  # there is nobody to wait for
+    }
     with ended(command(framework), environment("http://127.0.0.1:9", **_EVERYTHING, **variables)) as program:
         kept = b"".join(file.read_bytes() for file in (tmp_path / "spool").rglob("*") if file.is_file())
         assert all(f'"{name}"'.encode() in kept for name in EVENTS), program.output

@@ -42,7 +42,8 @@ def main() -> None:
     flushed = [client.flush(10), client.flush(10)]
     accepted = client.stats().accepted
     flushed += [get_logger_provider().force_flush(10_000), client.flush(10)]
-    print("flushed", flushed, "more", client.stats().accepted - accepted, "soon", time.monotonic() - begun < 8, flush=True)
+    more, soon = client.stats().accepted - accepted, time.monotonic() - begun < 8
+    print(f"flushed {flushed} more {more} soon {soon}\n", end="", flush=True)  # in one piece: the sender's thread logs to the same file
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ def main(many: str, end: str, traceparent: str | None = None) -> None:
         assert client.get(f"/products/{number}", headers={"Cookie": cookie, **headers}).status_code == 200
     print("all asked")
     if end == "die":
-        print("flushed", otel_amplitude.get_instance().flush(10), flush=True)
+        flushed = otel_amplitude.get_instance().flush(10)
+        print(f"flushed {flushed}\n", end="", flush=True)  # in one piece: other threads write to the same file
         os._exit(0)
 
 

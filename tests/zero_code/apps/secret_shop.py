@@ -131,7 +131,7 @@ def fastapi() -> int:
 
 def main() -> None:
     assert {"flask": flask, "fastapi": fastapi}[sys.argv[1]]() == 200
-    print("places", ",".join(places), flush=True)
+    print(f"places {','.join(places)}\n", end="", flush=True)  # in one piece: the sender's thread logs to the same file
     otel_amplitude.get_instance().flush(2)
 
 
