@@ -99,6 +99,25 @@ def until_said(page: Page, words: str) -> None:
     page.wait_for_function("(words) => document.getElementById('said').textContent === words", arg=words)
 
 
+def test_an_event_that_overtakes_an_older_answer_stays_once(page: Page, client: Client, make_event: Callable[..., Any]) -> None:
+    """The page asks for all events, and one more arrives by the stream before it has read the answer."""
+    client.upload(make_event(event_type="One"))
+    until(page, ["One"])
+    held: list[Any] = []
+    page.route("**/api/events?*", lambda route: held.append((route, route.fetch())))
+    page.evaluate("document.getElementById('filters').requestSubmit()")
+    while not held:
+        page.wait_for_timeout(5)
+    client.upload(make_event(event_type="Two"))
+    until(page, ["Two", "One"])
+    route, answer = held[0]
+    with page.expect_response("**/api/events?*"):
+        route.fulfill(response=answer)
+    page.evaluate("() => new Promise((done) => setTimeout(() => requestAnimationFrame(done)))")
+    assert names(page) == ["Two", "One"]
+    page.unroute_all(behavior="ignoreErrors")
+
+
 def test_a_newcomer_is_told_what_to_do(page: Page, sandbox: Sandbox) -> None:
     """An empty page names the upload URL and the settings, and its button sends a first event."""
     assert f"{sandbox.url}/2/httpapi" in page.locator("#empty").inner_text()

@@ -175,9 +175,14 @@ function drawRows() {
 
 async function refetch() {
   const asked = ++state.asked;
-  const answer = await ask("/api/events", { ...filters(), limit: MAX_ROWS });
+  const wanted = filters();
+  const answer = await ask("/api/events", { ...wanted, limit: MAX_ROWS });
   if (asked !== state.asked) return;
-  state.rows = answer.events;
+  // What arrived since the answer was made is in neither of them twice.
+  const newest = Math.max(0, ...answer.events.map((row) => row.seq));
+  const newer = [...arrived, ...state.rows].filter((row) => row.seq > newest && matches(row, wanted));
+  arrived = [];
+  state.rows = [...newer, ...answer.events].slice(0, MAX_ROWS);
   state.last = Math.max(state.last, ...answer.events.map((row) => row.seq));
   state.missed = 0;
   drawWaiting();
@@ -584,7 +589,7 @@ async function start() {
     if (epoch !== state.epoch) {
       state.epoch = epoch;
       close(false);
-      arrived = [];
+      arrived = state.rows = [];
       refetch();
     } else take(events);
     refreshSummary();
