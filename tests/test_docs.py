@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hostile.programs import quiet_port
 from test_layers import FLOORS, HOUSE
-from zero_code.running import Program, free_port, tool
+from zero_code.running import Program, tool
 
 import otel_amplitude.middleware
 from otel_amplitude.cli._main import COMMANDS, main
@@ -143,7 +144,7 @@ def test_the_zero_code_quick_start_works_as_written(tmp_path: Path) -> None:
     (shop,) = of_language("python", "file: shop.py")
     (tmp_path / "shop.py").write_text(shop.code, encoding="utf-8")
     script = next(block.code for block in of_language("sh") if "opentelemetry-instrument " in block.code)
-    port = free_port()
+    port = quiet_port()
     with Sandbox() as sandbox:
         for port_there, port_here in (("8010", sandbox.url.rpartition(":")[2]), ("8000", str(port))):
             assert port_there in script

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zero_code.running import KEY, Program, free_port, tool
+from hostile.programs import quiet_port
+from zero_code.running import KEY, Program, tool
 
 from otel_amplitude.identity import make_cookie
 from otel_amplitude.sandbox import Sandbox
@@ -112,7 +113,7 @@ CUSTOMER = {"X-Customer": "u-12345"}
 @contextlib.contextmanager
 def serving(command: list[str], env: dict[str, str]) -> Iterator[tuple[Program, Ask]]:
     """Start a server; `{port}` in its command becomes a free port. Gives it, and what asks it something, keeping its cookies."""
-    port = free_port()
+    port = quiet_port()
     jar: dict[str, str] = {}
 
     def ask(method: str, path: str, form: dict[str, str] | None = None, **headers: str) -> int:
@@ -193,7 +194,7 @@ def test_the_spool_keeps_what_a_kill_would_have_lost(tmp_path: Path) -> None:
         str(folder),
         "shop:app",
     ]
-    place = free_port()  # of Amplitude: what lies in a spool is for the endpoint it was accepted for, and no other
+    place = quiet_port()  # of Amplitude: what lies in a spool is for the endpoint it was accepted for, and no other
     env = environment(f"http://127.0.0.1:{place}", SPOOL_DIR=str(tmp_path / "spool"))
     with serving(command, env) as (server, ask):
         for number in range(20):

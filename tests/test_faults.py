@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 import servers
+from hostile.programs import quiet_port
 from punctual import Stopwatch
 from servers import Behaviour, Peer, Server
 
@@ -166,8 +167,7 @@ def test_a_server_that_restarts(unused_port: int) -> None:
 @pytest.fixture
 def unused_port() -> int:
     """A port nobody listens on."""
-    with Server() as server:
-        return server.port
+    return quiet_port()
 
 
 def picky(judge: Callable[[list[dict]], tuple[int, dict]]) -> Behaviour:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import spool_tools as tools
+from delivery.descriptors import descriptors_below
 from spool_tools import NOW_MS, Clock, Faults, body, make
 
 from otel_amplitude.delivery._spool import Spool
@@ -59,12 +60,11 @@ def test_every_system_call_may_fail_once(tmp_path: Path, number: int) -> None:
         root = tmp_path / str(fail_at)
         clock = Clock()
         dead, spool = make(root, clock), make(root, clock)
-        descriptors = tools.open_descriptors()
         with pytest.MonkeyPatch.context() as patch:
             tools.small_segments(patch)
             faults = Faults(patch, fail_at, number)
             accepted, settled = _life(dead, spool, clock)
-        assert tools.open_descriptors() == descriptors, faults.happened
+        assert descriptors_below(root) == [], faults.happened
         heir = make(root, clock)
         for _ in range(2):
             heir.maintain()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
+import socket
 import subprocess
 import sys
 import textwrap
@@ -60,6 +62,15 @@ def run(text: str, url: str, folder: Path, *arguments: object, seconds: float = 
     assert KEY not in said + complained
     assert "Traceback" not in complained, complained
     return said
+
+
+def quiet_port() -> int:
+    """A port nobody listens on, nor will: not one of those that the system gives to whoever asks for any, as the tests beside this one do."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(lowest // 2, lowest)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def arrived(server: Server) -> set[str]:

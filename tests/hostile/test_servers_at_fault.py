@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import servers
-from hostile.programs import KEY, arrived, run
+from hostile.programs import KEY, arrived, quiet_port, run
 from opentelemetry._logs import LogRecord
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import TracerProvider
@@ -137,8 +137,8 @@ def test_every_device_throttled_at_once(client: Any) -> None:
 
 def test_an_outage_with_a_restart_and_a_small_memory(client: Any, tmp_path: Path) -> None:
     """More is logged during the outage than memory holds: `overflow` takes it, and the new server gets all of it in order."""
-    with Server() as reserved:
-        pass
+    reserved = Server(port=quiet_port())
+    reserved.stop()
     amplitude = client(reserved, spool="overflow", spool_dir=str(tmp_path / "spool"), max_cached_events=100, max_batch_events=50)
     ids: set[str] = set()
     for _ in range(10):
@@ -157,6 +157,7 @@ def test_an_outage_with_a_restart_and_a_small_memory(client: Any, tmp_path: Path
     assert all(min(times) == times[0] for times in first.values())
 
 
+@pytest.mark.timeout(180)  # tracing all memory makes it slow
 def test_memory_stays_under_its_cap_with_a_dead_server(tmp_path: Path) -> None:
     """Twenty megabytes of events into a client of four: the rest is refused by name, and the end comes in time."""
     text = """
@@ -181,7 +182,7 @@ def test_memory_stays_under_its_cap_with_a_dead_server(tmp_path: Path) -> None:
         assert books(client).dropped == {"shutdown": found.pending.total}
         say(held, most)
     """
-    run(text, "http://127.0.0.1:9/2/httpapi", tmp_path)
+    run(text, "http://127.0.0.1:9/2/httpapi", tmp_path, seconds=150)
 
 
 def test_middleware_that_blocks_raises_logs_traces_and_nests(client: Any, caplog: pytest.LogCaptureFixture) -> None:
