@@ -52,6 +52,7 @@ def _life(dead: Spool, spool: Spool, clock: Clock) -> tuple[set[bytes], set[byte
     return accepted, settled
 
 
+@pytest.mark.timeout(240)  # hundreds of lives
 @pytest.mark.parametrize("number", NUMBERS, ids=errno.errorcode.get)
 def test_every_system_call_may_fail_once(tmp_path: Path, number: int) -> None:
     """What was accepted is delivered by this process or the next one, whichever call failed."""
