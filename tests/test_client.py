@@ -502,9 +502,12 @@ def test_the_key_is_in_no_log_line_and_no_repr(make: Any, caplog: pytest.LogCapt
     echo = answer(400, error=f"Invalid API key: {KEY}")
     client = make(transport=FakeTransport(lambda _: echo), log_level="VERBOSE")
     client.log_event(EVENT)
-    client.flush(0.2)
+    assert not client.flush(0.2)
+    end = time.monotonic() + 30
+    while "sending.paused" not in caplog.text:
+        assert time.monotonic() < end
+        time.sleep(0.005)
     assert KEY not in caplog.text + repr(client) + repr(client.config) + repr(client.stats())
-    assert "sending.paused" in caplog.text
 
 
 @pytest.mark.parametrize("level", ["NONE", "ERROR", "WARN"])

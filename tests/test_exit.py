@@ -164,6 +164,13 @@ def test_somebody_elses_handler_is_left_alone(client: FakeClient, sigterm: Calla
         assert signal.getsignal(signal.SIGTERM) is theirs
 
 
+@pytest.fixture
+def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a handler wait for its thread as long as the machine takes to start it, not for a quarter second."""
+    monkeypatch.setattr(_exit, "_REACH_SECONDS", 30.0)
+
+
+@pytest.mark.usefixtures("reachable")
 def test_a_wrapped_handler_works_first_and_then_we_flush(client: FakeClient, sigterm: Callable[[object], None]) -> None:
     """Told to wrap, the application's handler runs, then what is waiting is settled, and what comes later at once."""
     sigterm(lambda *_: client.calls.append("theirs"))
@@ -174,6 +181,7 @@ def test_a_wrapped_handler_works_first_and_then_we_flush(client: FakeClient, sig
     assert client.leaving.hurried
 
 
+@pytest.mark.usefixtures("reachable")
 def test_every_client_that_asked_is_flushed(client: FakeClient, sigterm: Callable[[object], None]) -> None:
     """A second client joins the handler that is there already, once; each starts at once, then each is settled."""
     second = FakeClient()
@@ -184,15 +192,25 @@ def test_every_client_that_asked_is_flushed(client: FakeClient, sigterm: Callabl
     assert client.calls == second.calls == ["flush", "flush", "say_books"]
 
 
-def test_the_exit_waits_for_a_flush_that_outlived_its_handler(client: FakeClient, sigterm: Callable[[object], None]) -> None:
+def test_the_exit_waits_for_a_flush_that_outlived_its_handler(
+    client: FakeClient, sigterm: Callable[[object], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the books could not be reached in time, the handler returns; the flush still ends, and says them, before the process does."""
     reachable = threading.Event()
+    flush = client.flush
+
+    def flush_and_release(timeout: float | None = None) -> bool:
+        settled = flush(timeout)
+        reachable.set()
+        return settled
+
+    client.flush = flush_and_release  # type: ignore[method-assign]
     client.stats = reachable.wait  # type: ignore[method-assign] -- as while somebody holds delivery's lock
+    monkeypatch.setattr(_exit, "_open", {id(client.leaving): client.leaving})  # nobody else of this process leaves
     sigterm(lambda *_: None)
     assert flush_on_sigterm(client, wrap=True)
     os.kill(os.getpid(), signal.SIGTERM)
     assert client.calls == []
-    threading.Timer(0.2, reachable.set).start()
     _exit._leave_all()
     assert client.calls == ["flush", "flush", "flush", "say_books", "shutdown"]
 
@@ -281,7 +299,7 @@ def test_sigterm_ends_a_process_that_can_start_no_thread() -> None:
 def test_a_client_whose_server_hangs_does_not_keep_another_from_sending() -> None:
     """At exit both begin at once, and share the time."""
     text = """
-clients = [make("DEAD", shutdown_timeout=1.0), make(shutdown_timeout=1.0)]
+clients = [make("DEAD", shutdown_timeout=4.0), make(shutdown_timeout=4.0)]
 for c in clients: log(c)
 leave()
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ import pytest
 import servers
 from punctual import Stopwatch
 from servers import Behaviour, Peer, Server
+from zero_code.running import free_port
 
 from otel_amplitude.client import Amplitude
 from otel_amplitude.config import Config
@@ -55,6 +57,14 @@ def log(amplitude: Amplitude, count: int, *, users: int = 3) -> list[str]:
         ).insert_id
         for number in range(count)
     ]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until it has come to that."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.005)
 
 
 def arrived(server: Server) -> dict[str, list[str]]:
@@ -119,7 +129,7 @@ def test_every_event_arrives_after_a_fault(faults: list[Behaviour], caplog: pyte
 def test_a_connection_that_went_stale_costs_no_retry(faults: list[Behaviour]) -> None:
     """Kept-alive connections end all the time: that is no fault, no pause and no attempt."""
     with Server(*faults, servers.accept()) as server:
-        with client(server, retry_timeouts=[]) as amplitude:
+        with client(server, retry_timeouts=[], upload_interval=60) as amplitude:  # each flush is one request
             for _ in range(2):
                 log(amplitude, 5)
                 assert amplitude.flush(PATIENCE)
@@ -157,8 +167,7 @@ def test_a_server_that_restarts(unused_port: int) -> None:
 @pytest.fixture
 def unused_port() -> int:
     """A port nobody listens on."""
-    with Server() as server:
-        return server.port
+    return free_port()
 
 
 def picky(judge: Callable[[list[dict]], tuple[int, dict]]) -> Behaviour:
@@ -207,7 +216,7 @@ def wrong_type(events: list[dict]) -> tuple[int, dict]:
 @pytest.mark.parametrize("judge", [first_offender, nobody_named, out_of_range, wrong_type])
 def test_bad_events_are_rejected_and_the_others_arrive(judge: Callable[[list[dict]], tuple[int, dict]]) -> None:
     """A 400 costs the culprits, nobody else, and not many requests."""
-    with Server(picky(judge)) as server, client(server, retry_timeouts=[]) as amplitude:
+    with Server(picky(judge)) as server, client(server, retry_timeouts=[], upload_interval=60) as amplitude:
         log(amplitude, 25)
         assert amplitude.flush(PATIENCE)
         books = amplitude.stats()
@@ -267,8 +276,7 @@ def test_a_throttled_user_waits_alone() -> None:
     with Server(picky(judge)) as server, client(server, retry_timeouts=None, shutdown_timeout=0.1) as amplitude:
         log(amplitude, 24)
         assert not amplitude.flush(1.0)
-        books = amplitude.stats()
-        assert (books.acknowledged, books.pending.held) == (16, 8)
+        wait_for(lambda: (amplitude.stats().acknowledged, amplitude.stats().pending.held) == (16, 8))
         amplitude.shutdown(0.1)
         assert amplitude.stats().dropped == {"shutdown": 8}
 
@@ -276,8 +284,11 @@ def test_a_throttled_user_waits_alone() -> None:
 def test_a_bad_key_holds_everything_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     """One clear error, one request, no event lost to it, and the echoed key stays out of the log."""
     caplog.set_level(logging.DEBUG)
-    with Server(servers.answer(400, {"code": 400, "error": f"Invalid API key: {KEY}"})) as server, client(server) as amplitude:
+    refusal = servers.answer(400, {"code": 400, "error": f"Invalid API key: {KEY}"})
+    with Server(refusal) as server, client(server, upload_interval=60) as amplitude:
         log(amplitude, 10)
+        assert not amplitude.flush(0.0)
+        wait_for(lambda: "invalid_api_key" in caplog.text)
         assert not amplitude.flush(0.5)
         assert amplitude.stats().pending.total == 10
         assert len(server.requests) == 1

@@ -595,8 +595,12 @@ def test_always_means_on_disk_before_log_event_returns(make: Any, tmp_path: Path
 
 
 @shows("spool", "spool_dir")
-def test_overflow_keeps_at_exit_what_could_not_be_sent(make: Any, transport: Signalling, tmp_path: Path) -> None:
+def test_overflow_keeps_at_exit_what_could_not_be_sent(
+    make: Any, transport: Signalling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next process sends it under the same insert_id."""
+    monkeypatch.setattr("otel_amplitude.delivery._batch_exporter._GRACE_SECONDS", PATIENCE)  # the disk may be slow
+    monkeypatch.setattr("otel_amplitude.delivery._spool._CLOSE_WAIT", PATIENCE)
     dead = make(transport=Signalling(lambda _: answer(503)), spool="overflow", spool_dir=str(tmp_path), shutdown_timeout=0.3)
     key = dead.log_event(EVENT).insert_id
     dead.shutdown()

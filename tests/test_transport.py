@@ -180,12 +180,14 @@ STALLING = {
 def test_the_deadline_is_for_the_whole_exchange(transport: RequestsTransport, behaviour: servers.Behaviour) -> None:
     """A server that always has one more byte is hung up on when the time is over."""
     with Server(behaviour) as server:
+        begun = time.monotonic()
         with pytest.raises(TransportError, match="in time"):
-            transport.send(post(server.url, timeout=0.5))
+            transport.send(post(server.url, timeout=1))
+        assert time.monotonic() - begun > 0.9  # asked here: the server may have come late
         deadline = time.monotonic() + servers.PATIENCE
         while not server.patience and time.monotonic() < deadline:
             server.stopping.wait(0.01)
-    assert 0.2 < server.patience[0] < LONG
+    assert server.patience[0] < LONG
 
 
 def test_the_deadline_covers_the_sending(transport: RequestsTransport) -> None:

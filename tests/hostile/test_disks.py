@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import servers
-from hostile.programs import arrived, run
-from servers import Server
+from hostile.programs import KEY, arrived, program, run
+from servers import Peer, Server
+from zero_code.running import free_port
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(120)]
 
@@ -107,8 +109,20 @@ def test_a_full_disk_is_left_to_others(folder: Path) -> None:
         assert found.acknowledged == found.accepted == accepted, (found, accepted)
         client.shutdown(5)
     """
-    with Server(*[servers.answer(503)] * 200, servers.accept()) as server:
-        run(text, server.url, folder, seconds=100)
+    over = threading.Event()
+
+    def outage(peer: Peer) -> bool:
+        """Down until the disk is full, however long the program takes for that."""
+        return (servers.accept() if over.is_set() else servers.answer(503))(peer)
+
+    with Server(outage) as server, program(text, server.url, folder) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "down\n", process.communicate(timeout=100)
+        over.set()
+        said, complained = process.communicate(timeout=100)
+        assert process.returncode == 0, complained
+        assert KEY not in said + complained
+        assert "Traceback" not in complained, complained
         assert len(arrived(server)) > 500
 
 
@@ -125,8 +139,7 @@ def test_planted_and_foreign_things_neither_stop_nor_are_sent(folder: Path, plan
         client.shutdown(5)
     """
     os.chown(folder.parent, os.geteuid(), os.getegid())
-    with Server() as reserved:
-        port = reserved.port
+    port = free_port()
     url = f"http://127.0.0.1:{port}/2/httpapi"
     with pytest.raises(AssertionError):
         run(text, url, folder, "die")

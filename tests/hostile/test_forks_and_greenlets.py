@@ -18,11 +18,13 @@ def test_a_fork_while_the_sender_imports(tmp_path: Path, module: str) -> None:
     """The first request imports requests, the first line structlog; a child forked then would wait for the module for ever: it delivers."""
     text = """
         import importlib.abc
-        importing = threading.Event()
+        importing, forking = threading.Event(), threading.Event()
+        os.register_at_fork(before=forking.set)  # the last one that is registered runs first
         class Slow(importlib.abc.MetaPathFinder):
             def find_spec(self, name, path, target=None):
                 if name == sys.argv[4] and not importing.is_set():
                     importing.set()
+                    forking.wait(10)
                     time.sleep(0.5)
         sys.meta_path.insert(0, Slow())
         client = Amplitude(Config(KEY, **options()))

@@ -12,6 +12,7 @@ import pytest
 import servers
 from hostile.programs import arrived, program, replay, run
 from servers import Server
+from zero_code.running import free_port
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 
@@ -86,8 +87,14 @@ def test_nothing_a_span_left_is_lost_by_kills(tmp_path: Path) -> None:
 def test_overflow_loses_no_more_than_memory_by_a_kill(tmp_path: Path) -> None:
     """With `overflow`, what exceeds the watermark survives a kill in an outage; the rest was memory, and is not promised."""
     text = """
-        client = Amplitude(Config(KEY, **spooling("overflow", max_cached_events=100)))
-        for number in range(500):
+        client = Amplitude(Config(KEY, **spooling("overflow", max_cached_events=100, retry_timeouts=[60.0])))
+        assert client.log_event(event(0)).accepted
+        client.flush(0.0)
+        until = time.monotonic() + 20
+        while not client._exporter._dispatcher._suspect:  # the outage is known: from now on the worker sleeps
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        for number in range(1, 500):
             assert client.log_event(event(number)).accepted
             pending = books(client).pending
             assert pending.total - pending.spooled <= 100
@@ -95,8 +102,7 @@ def test_overflow_loses_no_more_than_memory_by_a_kill(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     """
     folder = tmp_path / "spool"
-    with Server() as reserved:
-        port = reserved.port
+    port = free_port()
     with program(text, f"http://127.0.0.1:{port}/2/httpapi", folder) as process:
         _, complained = process.communicate(timeout=40)
     assert process.returncode == -signal.SIGKILL, complained
@@ -122,8 +128,7 @@ def test_events_go_to_the_endpoint_they_were_accepted_for_and_nowhere_else(tmp_p
         say(books(client).adopted)
         client.shutdown(5)
     """
-    with Server() as reserved:
-        port = reserved.port
+    port = free_port()
     with program(text, f"http://127.0.0.1:{port}/2/httpapi", folder) as process:
         process.communicate(timeout=40)
     assert process.returncode == -signal.SIGKILL
