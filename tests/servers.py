@@ -146,7 +146,8 @@ class Server:
         self.stopping.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join(10)  # the one that accepts: what it accepted last has its thread now
+        for acceptor in self._threads[:1]:
+            acceptor.join(10)  # the one that accepts: what it accepted last has its thread now
         self._listener.close()
         # A thread adds its socket and then asks whether we are stopping: either it is shut down here, or never read from.
         for sock in list(self._socks):

@@ -54,6 +54,8 @@ _LEAST_MOVING_SECONDS: Final = 0.25
 _SPOOL_REST_SECONDS: Final = 0.05
 # By this much the time of day may go its own way between two looks before we say that somebody set the clock.
 _CLOCK_SET_SECONDS: Final = 60.0
+# Whoever flushes where no worker could be started sees this often whether there is one by now.
+_LOOK_AGAIN_SECONDS: Final = 0.05
 # How long the end may take beyond the time it was given.
 _GRACE_SECONDS: Final = 0.15
 # While most of what is read from the disk has to stay there, see after so many reads what can be sent.
@@ -421,13 +423,14 @@ class BatchExporter(ABC):
         most = min(len(inbox), _SLICE)
         count = self._not_waiting(most) if self._on_disk else most
         if count:
+            now = self._clock()
             # Counted twice for a moment rather than not at all: the memory bound holds meanwhile.
             self._memory_events += count
             parcels = [inbox.popleft() for _ in range(count)]
             if self._spool is not None:
                 for parcel in parcels:
                     parcel.place = None
-            size = dispatcher.accept(parcels, self._clock())
+            size = dispatcher.accept(parcels, now)
             # Not `-= dispatcher.accept(...)`: that reads before the call, and forgets what callers add meanwhile.
             self._inbox_bytes -= size
             self._memory_events = dispatcher.memory_events
@@ -510,7 +513,7 @@ class BatchExporter(ABC):
         """Hand out what is to be sent, then sleep until the next decision, an arrival, or `deadline`."""
         self._appended = 0
         self._book_slowly()
-        moments = [self._look_after_spool(), deadline]
+        moments = [self._look_after_spool(), None if deadline is None else min(deadline, self._clock() + _LOOK_AGAIN_SECONDS)]
         batches: list[Batch] = []
         with self._locked():
             now = self._clock()
@@ -816,12 +819,13 @@ class BatchExporter(ABC):
 
     def _move(self, spool: Spool, deadline: float, moved: threading.Event) -> None:
         with entered(), suppressed():
-            while self._clock() < deadline - _GRACE_SECONDS / 3 and self._move_slice(spool, self._in_hand):
+            until = deadline - _GRACE_SECONDS / 3
+            while self._clock() < until and self._move_slice(spool, self._in_hand, until):
                 pass
             spool.close()
         moved.set()
 
-    def _move_slice(self, spool: Spool, in_hand: deque[Parcel]) -> bool:
+    def _move_slice(self, spool: Spool, in_hand: deque[Parcel], until: float) -> bool:
         """Write the next leftovers; False when none are left, or they were given up meanwhile."""
         with self._locked():
             in_hand.extend(self._dispatcher.move_to_disk(_LEFTOVERS))
@@ -829,6 +833,8 @@ class BatchExporter(ABC):
         moving = bool(in_hand)
         while in_hand and in_hand is self._in_hand:
             refusal = spool.append(in_hand[0].body, in_hand[0].accepted_ms)
+            if refusal == SPOOL_IO and not spool.refuses and self._clock() < until:
+                continue  # somebody else was at it
             with self._lock:
                 if in_hand is not self._in_hand:
                     # The disk hung until this one and all behind it were given up: it is there all the same.

@@ -305,12 +305,17 @@ class Spool:
         return self._revisits
 
     @property
+    def refuses(self) -> bool:
+        """Whether nothing is taken for a while, or any longer. Any thread, without a lock."""
+        return self._refusal is not None
+
+    @property
     def is_tight(self) -> bool:
         """Whether the disk takes nothing, or more than half of what all processes may use was in use at the last look, at most 30 s ago.
 
         Any thread, without a lock.
         """
-        return self._refusal is not None or self._used * 2 > self._max_bytes
+        return self.refuses or self._used * 2 > self._max_bytes
 
     @property
     def adopts(self) -> bool:

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.util import _finalizer_registry
 from pathlib import Path
-from queue import Empty
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import pytest
@@ -462,6 +462,7 @@ def test_the_worker_survives_a_broken_clock(monkeypatch: pytest.MonkeyPatch) -> 
     post = Post(clock=clock)
     post.submit(parcel("a"))
     assert post.flush(PATIENCE)
+    assert post.stats().acknowledged == 1
     assert post.shutdown(PATIENCE)
 
 
@@ -572,6 +573,28 @@ def test_a_worker_that_could_not_start_starts_later(monkeypatch: pytest.MonkeyPa
     post.submit(parcel("later"))
     assert post.flush(PATIENCE)
     assert post.stats().acknowledged == 11
+    assert post.shutdown(PATIENCE)
+
+
+def test_a_flush_beside_a_start_sees_what_that_one_started(gate: Gate) -> None:
+    """Who flushes while another thread starts the worker sends by itself, and soon sees that it need not."""
+    post = Post(gate)
+    flushed: list[float] = []
+
+    def flush() -> None:
+        stopwatch = Stopwatch()
+        assert post.flush(PATIENCE)
+        flushed.append(stopwatch.seconds())
+
+    with post._starting:
+        post.submit(parcel("a"))
+        flushing = threading.Thread(target=flush)
+        flushing.start()
+        gate.wait()
+        post._wake = SimpleQueue()  # as a start does
+        gate.opened.set()
+    flushing.join(PATIENCE)
+    assert flushed[0] < PATIENCE / 2
     assert post.shutdown(PATIENCE)
 
 
@@ -769,20 +792,43 @@ def test_what_a_full_disk_does_not_take_at_the_end_is_dropped_by_name(directory:
     assert post.memory.ends == [("a", "dropped", "spool_full")]
 
 
-def test_what_waits_for_the_disk_is_part_of_the_end(directory: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_for_the_disk_is_part_of_the_end(directory: Path, gate: Gate) -> None:
     """Parcels that wait in memory for those on disk are given up with the others."""
     post = spooled(directory, gate, spool_always=True)
     post.submit(parcel("a"))
     post.hurry()
     gate.wait()
     post.submit(parcel("b"))
-    monkeypatch.setattr(post._spool, "append", lambda *_: "spool_io")
+    assert post._spool is not None
+    post._spool._retry_at, post._spool._refusal = float("inf"), "spool_io"
     post.submit(parcel("c"))
     assert not post.shutdown(0.0)
     stats = post.stats()
     assert stats.balanced
     assert (stats.accepted, stats.pending.spooled, stats.pending.total) == (3, 2, 2)
     assert stats.dropped == {"spool_io": 1}
+
+
+def test_leftovers_wait_for_whoever_is_opening_a_segment(directory: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the disk could not be asked at once is no reason to drop what can be written a moment later."""
+    post = spooled(directory, gate)
+    spool = post._spool
+    assert spool is not None
+    post.submit(parcel("a"))
+    post.hurry()
+    gate.wait()
+    append, turned_away = spool.append, threading.Event()
+
+    def refuse_once(body: bytes, accepted_ms: int) -> str | None:
+        if not turned_away.is_set():
+            turned_away.set()
+            return "spool_io"
+        return append(body, accepted_ms)
+
+    monkeypatch.setattr(spool, "append", refuse_once)
+    assert not post.shutdown(0.0)
+    assert turned_away.is_set()
+    assert (post.stats().pending.spooled, post.stats().dropped) == (1, {})
 
 
 def test_a_flush_while_the_worker_starts_elsewhere_waits_for_it(gate: Gate) -> None:
