@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zero_code.running import KEY, Program, free_port, tool
+from zero_code.running import KEY, UWSGI, Program, free_port, tool
 
 from otel_amplitude.identity import make_cookie
 from otel_amplitude.sandbox import Sandbox
@@ -238,19 +238,7 @@ ENDS = {
     "gunicorn sync, preloaded": [*_GUNICORN, "--preload"],
     "gunicorn gthread": [*_GUNICORN, "--worker-class", "gthread"],
     "gunicorn gevent": [*_GUNICORN, "--worker-class", "gevent"],
-    "uWSGI": [
-        tool("uwsgi"),
-        "--http",
-        "127.0.0.1:{port}",
-        "--stats",
-        "127.0.0.1:{stats}",
-        "--master",
-        "--processes",
-        "2",
-        "--die-on-term",
-        "--wsgi",
-        "bare:app",
-    ],
+    "uWSGI": [*UWSGI, "bare:app"],
 }
 
 

@@ -624,6 +624,17 @@ def test_a_sender_somebody_counts_on_does_not_end() -> None:
     assert post._park() is batch
 
 
+def assert_each_once_and_in_order(accepted: list[tuple[str, tuple[str, ...]]], arrived: list[str]) -> None:
+    """All that was accepted arrived, each id's events in the order in which they were accepted."""
+    assert sorted(arrived) == sorted(name for name, _ in accepted)
+    position = {name: i for i, name in enumerate(arrived)}
+    last: dict[str, int] = {}
+    for name, ids in accepted:
+        for each in ids:
+            assert last.get(each, -1) < position[name], (name, each)
+            last[each] = position[name]
+
+
 def test_chaos_keeps_order_and_loses_nothing(directory: Path) -> None:
     """Under faults, holds, divisions and raises, each event arrives once, in the order of its ids, through memory and disk."""
     dice = random.Random(0)
@@ -668,13 +679,7 @@ def test_chaos_keeps_order_and_loses_nothing(directory: Path) -> None:
     assert post.flush(PATIENCE)
     assert post.shutdown(PATIENCE)
     assert len(accepted) > 1000
-    assert sorted(arrived) == sorted(name for name, _ in accepted)
-    position = {name: i for i, name in enumerate(arrived)}
-    last: dict[str, int] = {}
-    for name, ids in accepted:
-        for each in ids:
-            assert last.get(each, -1) < position[name]
-            last[each] = position[name]
+    assert_each_once_and_in_order(accepted, arrived)
 
 
 # With a real spool behind it.
@@ -1172,10 +1177,4 @@ def test_chaos_with_little_memory_keeps_order_and_loses_nothing(directory: Path,
     assert post.shutdown(PATIENCE)
     assert shelved, "nothing had to stay on disk"
     assert len(accepted) > 2500
-    assert sorted(arrived) == sorted(name for name, _ in accepted)
-    position = {name: i for i, name in enumerate(arrived)}
-    last: dict[str, int] = {}
-    for name, ids in accepted:
-        for each in ids:
-            assert last.get(each, -1) < position[name], (name, each)
-            last[each] = position[name]
+    assert_each_once_and_in_order(accepted, arrived)

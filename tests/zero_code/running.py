@@ -56,6 +56,21 @@ def environment(sandbox_url: str | None = None, **more: str | None) -> dict[str,
     return {name: value for name, value in values.items() if value is not None}
 
 
+# Two workers, whose master tells on the port of its statistics what they are doing; the application comes last.
+UWSGI = (
+    tool("uwsgi"),
+    "--http",
+    "127.0.0.1:{port}",
+    "--stats",
+    "127.0.0.1:{stats}",
+    "--master",
+    "--processes",
+    "2",
+    "--die-on-term",
+    "--wsgi",
+)
+
+
 class Program:
     """A program in a process group of its own, its output in a file; ended when the `with` block is left.
 

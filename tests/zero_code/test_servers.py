@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zero_code.running import KEY, App, Trade, check, environment, sandboxed, tool
+from zero_code.running import KEY, UWSGI, App, Trade, check, environment, sandboxed, tool
 
 from otel_amplitude.identity import make_cookie
 
@@ -18,18 +18,6 @@ pytestmark = [pytest.mark.heavy, pytest.mark.timeout(150)]
 # A worker that is told to end while it boots does not hear it: gunicorn kills it in the end, and it has served nobody.
 _GUNICORN = (tool("gunicorn"), "--no-control-socket", "--graceful-timeout", "10", "--bind", "127.0.0.1:{port}")
 _UVICORN = (tool("uvicorn"), "--port", "{port}")
-_UWSGI = (
-    tool("uwsgi"),
-    "--http",
-    "127.0.0.1:{port}",
-    "--stats",
-    "127.0.0.1:{stats}",
-    "--master",
-    "--processes",
-    "2",
-    "--die-on-term",
-    "--wsgi",
-)
 _ALL = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ""}
 _DJANGO = {"DJANGO_SETTINGS_MODULE": "django_settings", **_ALL}
 _GEVENT = {"OTEL_PYTHON_AUTO_INSTRUMENTATION_EXPERIMENTAL_GEVENT_PATCH": "patch_all"}
@@ -40,7 +28,7 @@ SERVERS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "Flask, gunicorn gthread, preloaded": ((*_GUNICORN, "-k", "gthread", "--threads", "4", "--preload", "flask_shop:app"), _STABLE),
     "Flask, gunicorn with a new worker each 12 requests": ((*_GUNICORN, "--max-requests", "12", "flask_shop:app"), {}),
     "Flask, gunicorn gevent": ((*_GUNICORN, "-k", "gevent", "flask_shop:app"), _GEVENT),
-    "Flask, uWSGI": ((*_UWSGI, "flask_shop:app"), {}),
+    "Flask, uWSGI": ((*UWSGI, "flask_shop:app"), {}),
     "Flask, its development server": ((tool("flask"), "--app", "flask_shop", "run", "--port", "{port}"), _BOTH),
     "FastAPI, uvicorn": ((*_UVICORN, "fastapi_shop:app"), {}),
     "FastAPI, uvicorn with two workers": ((*_UVICORN, "--workers", "2", "--timeout-worker-healthcheck", "60", "fastapi_shop:app"), _BOTH),
