@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,3 +43,18 @@ def same_logger() -> Iterator[None]:
     yield
     logger.setLevel(level)
     logger.handlers[:] = handlers
+
+
+@pytest.fixture
+def started_here(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """The threads that the test itself starts, by whatever it calls; those of earlier tests may come and go meanwhile."""
+    started: list[threading.Thread] = []
+    here, start = threading.current_thread(), threading.Thread.start
+
+    def noted(thread: threading.Thread) -> None:
+        if threading.current_thread() is here:
+            started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", noted)
+    return started

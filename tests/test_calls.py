@@ -241,10 +241,13 @@ def test_the_worker_is_woken_once_for_many_events(monkeypatch: pytest.MonkeyPatc
     assert wakes == []
 
 
-def test_nothing_is_started_before_the_first_event() -> None:
+def test_nothing_is_started_before_the_first_event(started_here: list[threading.Thread]) -> None:
     """A client, its processor and spans that are no events cost no thread."""
-    before = threading.active_count()
-    processor = AmplitudeSpanProcessor(Amplitude(Config(KEY, transport=FakeTransport())))
+    amplitude = Amplitude(Config(KEY, transport=FakeTransport()))
+    processor = AmplitudeSpanProcessor(amplitude)
     for _ in range(100):
         processor.on_end(ended(SpanKind.INTERNAL, {"a": 1}))  # type: ignore[arg-type]
-    assert threading.active_count() <= before  # a thread of an earlier test may end meanwhile
+    assert not started_here
+    assert amplitude.log_event({"event_type": "Order Paid", "user_id": "user-12345"}).accepted
+    assert len(started_here) == 1
+    assert amplitude.shutdown(10)

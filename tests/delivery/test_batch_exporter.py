@@ -140,14 +140,13 @@ def test_hurry_does_not_wait(gate: Gate) -> None:
     assert post.shutdown(PATIENCE)
 
 
-def test_nothing_exists_before_the_first_parcel() -> None:
+def test_nothing_exists_before_the_first_parcel(started_here: list[threading.Thread]) -> None:
     """An exporter that is made, flushed and asked for its books has no thread."""
-    before = set(threading.enumerate())  # of which some may end meanwhile: those of earlier tests
     post = Post()
     assert post.flush(1.0)
     assert not post.stats().accepted
     assert post.shutdown(1.0)
-    assert set(threading.enumerate()) <= before
+    assert not started_here
 
 
 @pytest.mark.parametrize("end", ["flush", "shutdown"])
@@ -436,15 +435,14 @@ def test_parked_senders_are_used_again_and_end(monkeypatch: pytest.MonkeyPatch) 
         return acknowledged(batch)
 
     post = Post(answer)
-    before = set(threading.enumerate())
     for i in range(20):
         post.submit(parcel(f"{i}"))
         assert post.flush(PATIENCE)
     assert len(senders) < 20
-    for thread in set(threading.enumerate()) - before - {threading.current_thread()}:
-        if thread.ident in senders:
+    for thread in threading.enumerate():
+        if thread.ident in senders and thread is not threading.current_thread():
             thread.join(PATIENCE)
-    assert len(set(threading.enumerate()) - before) == 1
+    assert len([thread for thread in threading.enumerate() if getattr(getattr(thread, "_target", None), "__self__", None) is post]) == 1
     post.submit(parcel("again"))
     assert post.shutdown(PATIENCE)
 
