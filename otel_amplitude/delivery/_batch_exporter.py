@@ -628,16 +628,17 @@ class BatchExporter(ABC):
         """Let the disk give once more what was left there, if it is time."""
         with self._lock:
             begins = self._dispatcher.begins_sweep(self._clock())
-            if begins:
-                spool.revisit()
-                self._on_disk = True
+            self._on_disk = self._on_disk or begins
+        if begins:
+            spool.revisit()
         return begins
 
     def _shelve(self, spool: Spool) -> None:
         """Let the disk know what stays there; by the thread that reads it, so that no sweep overlooks any of that."""
         with self._lock:
             shelved, self._dispatcher.shelved = self._dispatcher.shelved, []
-        spool.shelve((parcel.place, parcel.order, parcel.attempts) for parcel in shelved)
+        if shelved:
+            spool.shelve([(parcel.place, parcel.order, parcel.attempts) for parcel in shelved])
 
     def _parcels_of(self, records: Sequence[Record]) -> list[Parcel]:
         wall = self._wall()

@@ -334,7 +334,7 @@ class Spool:
     # sender threads
 
     def read(self, max_events: int, max_bytes: int, expired: list[Record] | None = None, *, own: bool = True) -> list[Record]:
-        """Hand out the next events, oldest first: those of ended processes, then our own.
+        """Hand out the next events, oldest first: what is to be read again since `revisit`, then what ended processes left, then our own.
 
         A sender thread. What is too old or damaged is passed over and counted. At least one event is given, however
         large, while there is one; none when all was handed out, or another thread is at it.

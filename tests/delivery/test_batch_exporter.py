@@ -1062,6 +1062,33 @@ def test_a_released_id_does_not_wait_until_the_disk_is_read_to_its_end(directory
     assert post.shutdown(PATIENCE)
 
 
+def test_nobody_waits_for_the_disk_under_the_lock(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that hangs must not hold up whoever asks for the books: the lock is free during every call that may wait for it."""
+    server = Throttling("hot", seconds=0.05)
+    spool = Spool(directory, "0123abcd", min_free=0, wall=long_ago)
+    post = Post(server, spool=spool, read_ids=ids_in, spool_always=True, max_cached_events=50, max_batch_events=10, interval=0.001)
+    locked: dict[str, set[bool]] = {name: set() for name in ("maintain", "read", "resolve", "revisit", "shelve")}
+
+    def watched(name: str) -> Callable[..., Any]:
+        real = getattr(spool, name)
+
+        def call(*arguments: Any, **more: Any) -> Any:
+            locked[name].add(post._lock._is_owned())  # type: ignore[attr-defined]
+            return real(*arguments, **more)
+
+        return call
+
+    for name in locked:
+        monkeypatch.setattr(spool, name, watched(name))
+    for number in range(100):
+        assert post.submit(parcel(f"{number}|hot", "hot"))
+    wait_until(lambda: bool(locked["revisit"]))
+    server.resting.clear()
+    assert post.flush(PATIENCE)
+    assert locked == {name: {False} for name in locked}
+    assert post.shutdown(PATIENCE)
+
+
 def test_a_flush_counts_nothing_twice(directory: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is just being read again is waited for once: nobody waits for an event that is accepted later."""
     server = Throttling("hot", seconds=0.05)
