@@ -131,19 +131,21 @@ def _trade(sandbox: Sandbox, scene: _Scene, output: int) -> Counter[str]:
     Raises:
         _DemoError: it did not start, answer or stop as a shop should.
     """
-    port = _free_port()
     environment = _environment(sandbox, scene)
-    shop = subprocess.Popen(  # noqa: S603 -- our own shop
-        [
-            *(shutil.which("opentelemetry-instrument", path=environment["PATH"]) or "opentelemetry-instrument", "gunicorn"),
-            # A worker that is told to end while it boots does not hear it, and has served nobody: gunicorn kills it after the grace.
-            *("--workers", "2", "--graceful-timeout", "6", "--bind", f"127.0.0.1:{port}", "--log-level", "warning", scene.app),
-        ],
-        env=environment,
-        stderr=output,
-    )
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))  # and the shop listens: nobody else gets the port meanwhile
+        address = f"http://127.0.0.1:{place.getsockname()[1]}"
+        shop = subprocess.Popen(  # noqa: S603 -- our own shop
+            [
+                *(shutil.which("opentelemetry-instrument", path=environment["PATH"]) or "opentelemetry-instrument", "gunicorn"),
+                # A worker that is told to end while it boots does not hear it, and has served nobody: gunicorn kills it after the grace.
+                *("--workers", "2", "--graceful-timeout", "6", "--bind", f"fd://{place.fileno()}", "--log-level", "warning", scene.app),
+            ],
+            env=environment,
+            stderr=output,
+            pass_fds=(place.fileno(),),
+        )
     try:
-        address = f"http://127.0.0.1:{port}"
         _wait_for(address, shop)
         print(f"shop:    {address}   ({scene.words})")
         expected = scene.visit(address)
@@ -173,12 +175,6 @@ def _environment(sandbox: Sandbox, scene: _Scene) -> dict[str, str]:
         "OTEL_EXPORTER_AMPLITUDE_SERVER_URL": f"{sandbox.url}/2/httpapi",
         **scene.environment,
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(address: str, shop: subprocess.Popen[bytes]) -> None:

@@ -1,7 +1,8 @@
 """The spool: what was appended before a kill is read back after it; append-only segments, one owner for each directory.
 
 Three gates keep the threads apart. *append* is held around one `pwrite` and nothing else. *open* is held while the next
-segment is made. *work* is held by the sender threads for reading, settling and adoption, and may see a slow disk.
+segment is made. *work* is held by the sender threads for reading, settling and adoption, and may see a slow disk. Whoever
+needs two of them enters *work* before *open* before *append*.
 """
 
 from __future__ import annotations
@@ -648,8 +649,8 @@ class Spool:
             return
         self._seal_tail()
         self._append_lock.release()
-        with self._open_gate.held(_CLOSE_WAIT) as opening, self._work_gate.held(_CLOSE_WAIT) as working:
-            if opening and working:
+        with self._work_gate.held(_CLOSE_WAIT) as working, self._open_gate.held(_CLOSE_WAIT) as opening:
+            if working and opening:
                 for holding in self._holdings():
                     self._tidy(holding)
                     holding.close()

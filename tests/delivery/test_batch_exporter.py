@@ -871,6 +871,7 @@ def test_a_flush_waits_for_its_own_behind_what_was_adopted(directory: Path, gate
     for name in ("a", "b", "c"):
         before.submit(parcel(name, name))
     assert not before.shutdown(0.0)
+    assert (before.stats().pending.spooled, before.stats().dropped) == (3, {})
 
     def refuse(_self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

@@ -8,7 +8,9 @@ import shutil
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from punctual import Stopwatch
 from spool_tools import NOW_MS, Clock, balanced, bodies, body, drain, fill, make, read_all
 
 from otel_amplitude.delivery import _segment as layout
+from otel_amplitude.delivery import _spool
 from otel_amplitude.delivery._spool import Record, Spool, SpoolCounts, fingerprint
 from otel_amplitude.errors import SpoolError
 
@@ -735,6 +738,37 @@ def test_an_open_that_hangs_holds_up_nobody(tmp_path: Path, clock: Clock, gate_h
     spool.close()
     assert watch.seconds() < 0.25
     assert spool.append(body(1), NOW_MS) == "spool_io"
+
+
+def test_whoever_closes_does_not_wait_for_one_that_waits_for_him(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the worker works and is about to open a segment, closing lets it go on, waits for it, and gives up what is owned."""
+    monkeypatch.setattr(_spool, "_OPEN_WAIT", 30.0)
+    monkeypatch.setattr(_spool, "_CLOSE_WAIT", 30.0)
+    spool = make(tmp_path, clock)
+    fill(spool, [1])
+    working, waiting = threading.Event(), threading.Event()
+    held = spool._work_gate.held
+
+    def wait_for_work(timeout: float = -1) -> AbstractContextManager[bool]:
+        if threading.current_thread() is closing:
+            waiting.set()  # and nothing may be held that the worker needs
+        return held(timeout)
+
+    def adopt() -> None:
+        working.set()
+        assert waiting.wait(30)
+
+    closing = threading.Thread(target=spool.close)
+    maintaining = threading.Thread(target=spool.maintain)
+    monkeypatch.setattr(spool, "_adopt", adopt)
+    monkeypatch.setattr(spool, "_work_gate", SimpleNamespace(held=wait_for_work))
+    maintaining.start()
+    assert working.wait(30)
+    closing.start()
+    for thread in (closing, maintaining):
+        thread.join(20)
+    assert not closing.is_alive()
+    assert descriptors_below(tmp_path) == []
 
 
 @pytest.mark.parametrize("due", ["retry", "removed", "early"])
