@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from zero_code.running import free_port
 
 from otel_amplitude.cli import demo
 from otel_amplitude.cli._ask import ask
@@ -22,8 +21,7 @@ needs_shop = pytest.mark.heavy
 
 @pytest.fixture(autouse=True)
 def busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shop's port is none that another test's socket is given before the shop listens, and the shop may be as slow as they make it."""
-    monkeypatch.setattr(demo, "_free_port", free_port)
+    """The shop may be as slow as other tests make it."""
     for name in ("_STARTUP_SECONDS", "_TRADE_SECONDS", "_STOP_SECONDS"):
         monkeypatch.setattr(demo, name, 40.0)
 
