@@ -345,6 +345,20 @@ leave()
 
 
 @heavy
+def test_a_callback_that_never_returns_does_not_keep_a_process() -> None:
+    """What is dropped in the end is told to `on_result`; one that blocks is left after a second."""
+    text = """
+clients = [make(shutdown_timeout=1.0, on_result=lambda result: time.sleep(60))]
+log(clients[0])
+leave()
+"""
+    with dead_server(listening=False) as url, script(text, URL=url) as program:
+        assert program.wait() == 0
+        assert float(re.findall(r"took ([\d.]+)", program.output)[0]) < 1.25 + 1.0, program.output
+        assert "(20, 0, {'shutdown': 20}, 0)" in program.output
+
+
+@heavy
 def test_a_provider_shares_the_limit_with_its_client() -> None:
     """Tracer provider, logger provider and client together take one `shutdown_timeout`, whichever was made first."""
     text = """

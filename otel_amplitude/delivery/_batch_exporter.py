@@ -58,6 +58,8 @@ _CLOCK_SET_SECONDS: Final = 60.0
 _LOOK_AGAIN_SECONDS: Final = 0.05
 # How long the end may take beyond the time it was given.
 _GRACE_SECONDS: Final = 0.15
+# How much longer, once it is over, it waits for a user's callback that is running: one may be slow, or never return.
+_LAST_WORDS_SECONDS: Final = 1.0
 # While most of what is read from the disk has to stay there, see after so many reads what can be sent.
 _READS_AT_ONCE: Final = 10
 # The place of a parcel that the disk should have taken and did not: it waits in memory until those before it are read back.
@@ -197,6 +199,9 @@ class BatchExporter(ABC):
         # How often observers were told something, and which of these tellings are under way.
         self._tellings = 0
         self._telling: set[int] = set()
+        # What users' callbacks are to hear of the end, and whether the worker has told all of it.
+        self._last_words: deque[tuple[list[Note], int, list[Observer]]] = deque()
+        self._said = threading.Event()
         # Leftovers on their way to the disk at the end, which are in nobody's books.
         self._in_hand: deque[Parcel] = deque()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -376,8 +381,11 @@ class BatchExporter(ABC):
                 pass
 
     @contextmanager
-    def _locked(self, timeout: float = threading.TIMEOUT_MAX) -> Iterator[bool]:
-        """Hold the lock with all arrivals booked, then let observers, flushing callers and the spool know; gives False as `_held` does."""
+    def _locked(self, timeout: float = threading.TIMEOUT_MAX, *, last: bool = False) -> Iterator[bool]:
+        """Hold the lock with all arrivals booked, then let observers, flushing callers and the spool know; gives False as `_held` does.
+
+        `last`: what users' callbacks are to hear is left for the end, `_last_words`.
+        """
         notes: list[Note] = []
         places: list[object] = []
         dispatcher = self._dispatcher
@@ -398,20 +406,44 @@ class BatchExporter(ABC):
         if places and self._spool is not None:
             self._spool.resolve(places)
         if notes:
-            done += self._tell(notes, telling)
+            users = [observer for observer in self._observers if observer.wants_results] if last else []
+            done += self._tell(notes, telling, [observer for observer in self._observers if observer not in users], over=not users)
+            if users:
+                self._last_words.append((notes, telling, users))
         for flush in done:
             flush.done.set()
 
-    def _tell(self, notes: list[Note], number: int) -> list[_Flush]:
-        """Tell observers, and give the flushes that waited for that."""
+    def _tell(self, notes: list[Note], number: int, observers: Sequence[Observer], *, over: bool) -> list[_Flush]:
+        """Tell observers, and give the flushes that waited for that, if this telling is over then."""
         try:
             with entered(), suppressed():
-                tell(self._observers, notes)
+                tell(observers, notes)
         finally:
             with self._lock:
-                self._telling.discard(number)
+                if over:
+                    self._telling.discard(number)
                 done = self._done_flushes()
         return done
+
+    def _say_last_words(self) -> None:
+        """Let users' callbacks hear of the end; any number of threads, each of the words once."""
+        with suppress(IndexError):
+            while True:
+                notes, number, users = self._last_words.popleft()
+                for flush in self._tell(notes, number, users, over=True):
+                    flush.done.set()
+
+    def _wait_for_last_words(self, deadline: float) -> None:
+        """Let the worker tell users' callbacks of the end, and bear with one that blocks; they are told here only if the worker does not come."""
+        if self._has_worker:
+            if inside() or self._said.wait(max(0.0, deadline - self._clock())):  # who is inside may be the worker
+                return
+            with self._lock:
+                is_running = self._telling - {number for _, number, _ in tuple(self._last_words)}
+            if is_running:
+                self._said.wait(_LAST_WORDS_SECONDS)
+                return
+        self._say_last_words()
 
     def _book_arrivals(self, dispatcher: Dispatcher) -> None:
         while self._inbox and self._has_looked and self._book_slice(dispatcher):
@@ -508,6 +540,8 @@ class BatchExporter(ABC):
                     self._step(None)
                 except Exception:  # a clock or policy of the user's: without the worker nothing would ever be sent again
                     ended.wait(_START_AGAIN_SECONDS)
+            self._say_last_words()
+        self._said.set()
 
     def _step(self, deadline: float | None) -> None:
         """Hand out what is to be sent, then sleep until the next decision, an arrival, or `deadline`."""
@@ -782,7 +816,7 @@ class BatchExporter(ABC):
         """Bring everything that is left to the disk or to its end."""
         # Nothing waits for the disk any longer: all arrivals are booked now.
         self._on_disk, self._has_looked = False, True
-        with self._locked(_GRACE_SECONDS) as locked:
+        with self._locked(_GRACE_SECONDS, last=True) as locked:
             if not locked:
                 # This thread interrupted the owner of the lock: it can not wait for itself. The next call ends what this one began.
                 self._ended_clean = False
@@ -790,7 +824,7 @@ class BatchExporter(ABC):
             self._dispatcher.give_up()
         if self._spool is not None:
             self._move_to_disk(self._spool, deadline)
-        with self._locked():
+        with self._locked(last=True):
             in_hand, self._in_hand = list(self._in_hand), deque()  # not empty: the disk hangs
             self._dispatcher.could_not_move(in_hand, SPOOL_IO)
             self._dispatcher.drop_leaving()
@@ -800,6 +834,8 @@ class BatchExporter(ABC):
         self._wake.put(None)
         for _ in range(self._options.max_in_flight):
             self._jobs.put(None)
+        if self._last_words:
+            self._wait_for_last_words(deadline)
         with entered(), suppressed():
             tell(self._observers, [lambda observer: observer.stopped(stats)])
 
@@ -825,10 +861,12 @@ class BatchExporter(ABC):
                 pass
             spool.close()
         moved.set()
+        if self._ended.is_set():  # the disk hung, and the worker may have told the others already
+            self._say_last_words()
 
     def _move_slice(self, spool: Spool, in_hand: deque[Parcel], until: float) -> bool:
         """Write the next leftovers; False when none are left, or they were given up meanwhile."""
-        with self._locked():
+        with self._locked(last=True):
             in_hand.extend(self._dispatcher.move_to_disk(_LEFTOVERS))
         failed: dict[str, list[Parcel]] = {}
         moving = bool(in_hand)
@@ -845,7 +883,7 @@ class BatchExporter(ABC):
                 parcel = in_hand.popleft()
             if refusal is not None:
                 failed.setdefault(refusal, []).append(parcel)
-        with self._locked():
+        with self._locked(last=True):
             for refusal, parcels in failed.items():
                 self._dispatcher.could_not_move(parcels, refusal)
         return moving and in_hand is self._in_hand

@@ -12,8 +12,8 @@ from otel_amplitude.delivery._stats import Stats
 class Observer:
     """Is told what happens to parcels; subclass it and override what interests you.
 
-    Called on the worker, a sender, or the thread that calls `flush`, `shutdown` or `stats`, never under a lock; what it raises
-    is swallowed.
+    Called on the worker, a sender, or the thread that calls `flush` or `shutdown`, never under a lock; what it raises is swallowed.
+    Who wants results runs users' code: of the end it hears on the worker, if there is one, and is not waited for if it blocks.
     """
 
     @property

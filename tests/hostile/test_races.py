@@ -425,6 +425,47 @@ def test_a_callback_that_blocks_holds_up_nobody_but_itself(client: Any) -> None:
     assert amplitude.flush(PATIENCE)
 
 
+def test_a_callback_that_blocks_does_not_hold_up_the_end(client: Any) -> None:
+    """`shutdown` bears with it for one second more, and the books are closed; the callback hears of each event once, whenever it goes on."""
+    release = threading.Event()
+    told: list[str] = []
+
+    def on_result(result: Any) -> None:
+        told.append(result.outcome)
+        release.wait(PATIENCE)
+
+    amplitude = client(transport=FakeTransport(lambda _: answer(503)), on_result=on_result)
+    for number in range(3):
+        amplitude.log_event({**EVENT, "user_id": f"user-{number}"})
+    watch = Stopwatch()
+    assert not amplitude.shutdown(0.3)
+    assert watch.seconds() < 0.3 + 0.25 + 1.0
+    assert amplitude.stats().dropped == {"shutdown": 3}
+    assert len(told) < 3
+    release.set()
+    wait_for(lambda: told == ["dropped"] * 3)
+
+
+def test_a_worker_that_hangs_leaves_the_last_words_to_whoever_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the disk keeps the worker, callbacks hear of the end all the same."""
+    hung, let_go = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hung.set()
+        let_go.wait(PATIENCE)
+
+    spool = Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0)
+    monkeypatch.setattr(spool, "maintain", hang)
+    monkeypatch.setattr(spool, "append", lambda *_: "spool_full")
+    post = Post(fault, retry=Policy(0.01), spool=spool)
+    assert post.submit(parcel("a"))
+    post.hurry()
+    assert hung.wait(PATIENCE)
+    assert not post.shutdown(0.2)
+    assert [(name, outcome) for name, outcome, _ in post.memory.ends] == [("a", "dropped")]
+    let_go.set()
+
+
 def test_two_callers_may_wait_for_one_insert_id(client: Any) -> None:
     """A double click with the order's number as key: both are answered when theirs is settled."""
     gate = threading.Event()
