@@ -180,8 +180,10 @@ class BatchExporter(ABC):
         self._lock = threading.RLock()
         # Whoever looks after the spool: one at a time, also where no thread can be started and everybody who flushes has to.
         self._looking = threading.RLock()
-        self._ending = threading.Lock()
+        self._ending = threading.RLock()
         self._ended = threading.Event()
+        # Behind it, when observers were told: whoever shuts down as well waits for that.
+        self._over = threading.Event()
         self._ended_clean = True
         self._last_moment = float("inf")
         self._inbox: deque[Parcel] = deque()
@@ -204,6 +206,7 @@ class BatchExporter(ABC):
         self._said = threading.Event()
         # Leftovers on their way to the disk at the end, which are in nobody's books.
         self._in_hand: deque[Parcel] = deque()
+        self._moving = False
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._wake_events = 1
         self._wake_bytes = _NEVER_WAKE
@@ -220,6 +223,7 @@ class BatchExporter(ABC):
         if self._closed:
             self._dispatcher.give_up()
             self._ended.set()
+            self._over.set()
 
     # Accepting threads.
 
@@ -257,9 +261,22 @@ class BatchExporter(ABC):
             return self._refused("queue_full")
         inbox.append(parcel)
         self._inbox_bytes += size
+        if self.closed and self._was_late(parcel):
+            return self._refused("closed")
         if arrived >= self._wake_events or arrived_bytes >= self._wake_bytes:
             self._wake_worker()
         return None
+
+    def _was_late(self, parcel: Parcel) -> bool:
+        """Take back a parcel that came when all was over already, and nobody books any more."""
+        if not self._ended.is_set():
+            return False
+        try:
+            self._inbox.remove(parcel)
+        except ValueError:  # it was booked after all
+            return False
+        self._inbox_bytes -= len(parcel.body)
+        return True
 
     def _append(self, parcel: Parcel, spool: Spool, may_line_up: bool) -> bool:
         """Bring a parcel to the disk; False: it has to wait in memory for its turn behind what is there.
@@ -336,16 +353,15 @@ class BatchExporter(ABC):
         if self._pid != getpid():
             self._start_empty()
         self._closed = True
-        if not self._ending.acquire(blocking=False):
-            return self._ended.wait(max(0.0, deadline - self._clock())) and self._ended_clean
-        try:
-            if not self._ended.is_set():
+        with self._held(0.0, self._ending) as first:
+            if first and not self._ended.is_set():
                 self._last_moment = deadline
                 settled = self._flush_until(deadline - self._moving_seconds(timeout))
                 self._give_up(deadline + _GRACE_SECONDS, settled=settled)
-        finally:
-            self._ending.release()
-        return self._ended_clean
+        # Who interrupted the first one, or is called by it, would wait for itself.
+        if not first and not inside() and not self._ending._is_owned():  # type: ignore[attr-defined] # noqa: SLF001
+            self._over.wait(max(0.0, deadline - self._clock()))
+        return self._ended.is_set() and self._ended_clean
 
     def stats(self) -> Stats:
         """Give the books of this process; any thread."""
@@ -425,16 +441,17 @@ class BatchExporter(ABC):
                 done = self._done_flushes()
         return done
 
-    def _say_last_words(self) -> None:
+    def _say_last_words(self, said: threading.Event) -> None:
         """Let users' callbacks hear of the end; any number of threads, each of the words once."""
         with suppress(IndexError):
             while True:
                 notes, number, users = self._last_words.popleft()
                 for flush in self._tell(notes, number, users, over=True):
                     flush.done.set()
+        said.set()
 
     def _wait_for_last_words(self, deadline: float) -> None:
-        """Let the worker tell users' callbacks of the end, and bear with one that blocks; they are told here only if the worker does not come."""
+        """Let the worker tell users' callbacks of the end, another thread if the disk keeps it, and bear with one that blocks."""
         if self._has_worker:
             if inside() or self._said.wait(max(0.0, deadline - self._clock())):  # who is inside may be the worker
                 return
@@ -443,7 +460,11 @@ class BatchExporter(ABC):
             if is_running:
                 self._said.wait(_LAST_WORDS_SECONDS)
                 return
-        self._say_last_words()
+        said = threading.Event()
+        if self._start_thread(self._say_last_words, said):
+            said.wait(_LAST_WORDS_SECONDS)
+        else:
+            self._say_last_words(said)
 
     def _book_arrivals(self, dispatcher: Dispatcher) -> None:
         while self._inbox and self._has_looked and self._book_slice(dispatcher):
@@ -478,7 +499,7 @@ class BatchExporter(ABC):
         return self._spool is None or (self._spool.next_maintenance() is not None and not self._spool.behind)
 
     def _done_flushes(self) -> list[_Flush]:
-        if not self._flushes:
+        if not self._flushes or self._moving:
             return []
         disk = self._disk_books()
         done: list[_Flush] = []
@@ -540,8 +561,7 @@ class BatchExporter(ABC):
                     self._step(None)
                 except Exception:  # a clock or policy of the user's: without the worker nothing would ever be sent again
                     ended.wait(_START_AGAIN_SECONDS)
-            self._say_last_words()
-        self._said.set()
+            self._say_last_words(self._said)
 
     def _step(self, deadline: float | None) -> None:
         """Hand out what is to be sent, then sleep until the next decision, an arrival, or `deadline`."""
@@ -803,7 +823,7 @@ class BatchExporter(ABC):
         if (self._inbox or self._has_worker) and self._start_worker():
             self._wake.put(None)  # also where there is no time to wait: then the sending has begun
         while not flush.done.is_set() and self._clock() < deadline:
-            if self._start_worker():
+            if self._ended.is_set() or self._start_worker():
                 self._wake.put(None)
                 flush.done.wait(max(0.0, deadline - self._clock()))
             else:
@@ -822,22 +842,28 @@ class BatchExporter(ABC):
                 self._ended_clean = False
                 return
             self._dispatcher.give_up()
+            self._moving = self._spool is not None
         if self._spool is not None:
             self._move_to_disk(self._spool, deadline)
         with self._locked(last=True):
             in_hand, self._in_hand = list(self._in_hand), deque()  # not empty: the disk hangs
             self._dispatcher.could_not_move(in_hand, SPOOL_IO)
             self._dispatcher.drop_leaving()
+            self._moving = False
             stats = self._dispatcher.stats(self._disk_books())
         self._ended_clean = settled and not stats.pending.spooled
+        has_last_words = bool(self._last_words)  # asked before the worker takes them
         self._ended.set()
+        with self._locked():  # what slipped in until now: whoever comes later sees that it is over
+            stats = self._dispatcher.stats(self._disk_books())
         self._wake.put(None)
         for _ in range(self._options.max_in_flight):
             self._jobs.put(None)
-        if self._last_words:
+        if has_last_words:
             self._wait_for_last_words(deadline)
         with entered(), suppressed():
             tell(self._observers, [lambda observer: observer.stopped(stats)])
+        self._over.set()
 
     def _moving_seconds(self, timeout: float) -> float:
         """Give what is to be kept of `timeout` for writing the memory to the disk: at most half."""
@@ -862,7 +888,7 @@ class BatchExporter(ABC):
             spool.close()
         moved.set()
         if self._ended.is_set():  # the disk hung, and the worker may have told the others already
-            self._say_last_words()
+            self._say_last_words(threading.Event())
 
     def _move_slice(self, spool: Spool, in_hand: deque[Parcel], until: float) -> bool:
         """Write the next leftovers; False when none are left, or they were given up meanwhile."""

@@ -547,7 +547,7 @@ class Dispatcher:
     def give_up(self) -> None:
         """Close: nothing is in flight or waits to be sent any longer, all of it is leaving."""
         self._closed = True
-        self._leaving = sorted([*chain(*self.flying), *self.backlog.clear()], key=in_order)
+        self._leaving = sorted([*self._leaving, *chain(*self.flying), *self.backlog.clear()], key=in_order)
         self.flying = []
         kept = [parcel for parcel in self._leaving if parcel.place is not None]
         self._leaving = [parcel for parcel in self._leaving if parcel.place is None]

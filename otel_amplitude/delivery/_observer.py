@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import current_thread, main_thread
 
 from otel_amplitude.delivery._parcel import Parcel
 from otel_amplitude.delivery._receipt import Receipt
@@ -64,5 +65,5 @@ def tell(observers: Iterable[Observer], notes: Iterable[Note]) -> None:
                 note(observer)
             # They run users' callbacks: not even SystemExit may take a sender with a batch in its hands.
             except BaseException as error:
-                if isinstance(error, KeyboardInterrupt):
+                if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
                     raise

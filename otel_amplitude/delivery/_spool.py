@@ -690,29 +690,25 @@ class Spool:
 class _Gate:
     """A lock that a thread can not enter twice: a signal handler or finalizer is turned away instead of waiting for itself."""
 
-    __slots__ = ("_inside", "_lock")
+    __slots__ = ("_lock",)
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._inside = False
 
     @contextmanager
     def held(self, timeout: float = -1) -> Iterator[bool]:
         """Give whether it could be entered within `timeout` seconds."""
-        if not self._lock.acquire(timeout=timeout):
+        if self._lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 -- as threading.Condition asks it
             yield False
             return
         try:
-            if self._inside:
-                yield False
-                return
-            try:
-                self._inside = True
-                yield True
-            finally:
-                self._inside = False
+            yield self._lock.acquire(timeout=timeout)
         finally:
-            self._lock.release()
+            # What a signal handler raises (Ctrl-C) may come right behind `acquire`: only who owns the lock gives it back.
+            try:  # noqa: SIM105 -- suppress() is a call, behind which it may come too
+                self._lock.release()
+            except RuntimeError:
+                pass
 
 
 class _Holding:

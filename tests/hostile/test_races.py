@@ -466,6 +466,91 @@ def test_a_worker_that_hangs_leaves_the_last_words_to_whoever_ends(tmp_path: Pat
     let_go.set()
 
 
+def test_who_shuts_down_as_well_returns_when_callbacks_heard_of_the_end(client: Any) -> None:
+    """Two threads end a client; neither returns before `on_result` was called, so that the process may end."""
+    told: list[str] = []
+    slow = threading.Event()
+
+    def on_result(result: Any) -> None:
+        slow.set()
+        time.sleep(0.005)  # a callback that takes its time
+        told.append(result.outcome)
+
+    stuck, let_go = threading.Event(), threading.Event()
+
+    def never(_request: Request) -> Response:
+        stuck.set()
+        let_go.wait(PATIENCE)
+        return answer(503)
+
+    amplitude = client(transport=FakeTransport(never), on_result=on_result)
+    for number in range(10):
+        amplitude.log_event({**EVENT, "user_id": f"user-{number}"})
+    assert stuck.wait(PATIENCE)
+    heard: list[int] = []
+
+    def leave() -> None:
+        amplitude.shutdown(PATIENCE if slow.is_set() else 0.0)
+        heard.append(len(told))
+
+    first = threading.Thread(target=leave)
+    first.start()
+    assert slow.wait(PATIENCE)
+    leave()
+    first.join()
+    let_go.set()
+    assert heard == [10, 10]
+
+
+def test_a_flush_is_not_true_while_leftovers_are_on_their_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written to the disk at the end has not come to its end: a flush beside it says so."""
+    writing, let_go = threading.Event(), threading.Event()
+    spool = Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0)
+    append = spool.append
+
+    def slow(body: bytes, accepted_ms: int) -> str | None:
+        writing.set()
+        let_go.wait(PATIENCE)
+        return append(body, accepted_ms)
+
+    monkeypatch.setattr(_batch_exporter, "_GRACE_SECONDS", PATIENCE)
+    post = Post(fault, retry=Policy(60.0), spool=spool)
+    assert post.submit(parcel("a"))
+    monkeypatch.setattr(spool, "append", slow)
+    ending = threading.Thread(target=post.shutdown, args=(0.0,))
+    ending.start()
+    assert writing.wait(PATIENCE)
+    flushes: list[bool] = []
+    flushing = threading.Thread(target=lambda: flushes.append(post.flush(0.05)))
+    flushing.start()
+    flushing.join(PATIENCE)
+    let_go.set()
+    ending.join(PATIENCE)
+    assert flushes == [False]
+    assert post.stats().pending.spooled == 1
+
+
+def test_a_shutdown_that_is_interrupted_is_ended_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while leftovers are brought to the disk: another `shutdown` brings the rest there, and the books balance."""
+    spool = Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0)
+    post = Post(fault, retry=Policy(60.0), spool=spool)
+    for number in range(600):
+        assert post.submit(parcel(f"{number}"))
+    monkeypatch.setattr(_batch_exporter, "_GRACE_SECONDS", PATIENCE)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(post, "_move_to_disk", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            post.shutdown(0.0)
+    assert not post.shutdown(0.0)
+    books = post.stats()
+    assert (books.accepted, books.pending.spooled, books.dropped) == (600, 600, {})
+    assert books.balanced
+
+
 def test_two_callers_may_wait_for_one_insert_id(client: Any) -> None:
     """A double click with the order's number as key: both are answered when theirs is settled."""
     gate = threading.Event()
