@@ -17,6 +17,7 @@ from random import random as any_random
 from typing import TYPE_CHECKING, Final
 
 from otel_amplitude.delivery._dispatcher import NO_DISK, Batch, DeliveryOptions, DiskBooks, Dispatcher
+from otel_amplitude.delivery._lock import acquired, owns
 from otel_amplitude.delivery._observer import Note, Observer, tell
 from otel_amplitude.delivery._parcel import Parcel
 from otel_amplitude.delivery._receipt import Receipt
@@ -201,12 +202,11 @@ class BatchExporter(ABC):
         # How often observers were told something, and which of these tellings are under way.
         self._tellings = 0
         self._telling: set[int] = set()
-        # What users' callbacks are to hear of the end, and whether the worker has told all of it.
+        # What users' callbacks are to hear of the end, by the numbers of these tellings, and whether the worker has told all of it.
         self._last_words: deque[tuple[list[Note], int, list[Observer]]] = deque()
         self._said = threading.Event()
         # Leftovers on their way to the disk at the end, which are in nobody's books.
         self._in_hand: deque[Parcel] = deque()
-        self._moving = False
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._wake_events = 1
         self._wake_bytes = _NEVER_WAKE
@@ -261,7 +261,7 @@ class BatchExporter(ABC):
             return self._refused("queue_full")
         inbox.append(parcel)
         self._inbox_bytes += size
-        if self.closed and self._was_late(parcel):
+        if self.closed and self._was_late(parcel):  # asked once more: it may have been closed meanwhile
             return self._refused("closed")
         if arrived >= self._wake_events or arrived_bytes >= self._wake_bytes:
             self._wake_worker()
@@ -329,7 +329,7 @@ class BatchExporter(ABC):
 
     def hurry(self) -> None:
         """Send what was accepted until now without waiting for company, and do not wait for the answer; any thread."""
-        with self._held(_LOCK_SECONDS) as held:
+        with acquired(self._lock, _LOCK_SECONDS) as held:
             if held:
                 self._dispatcher.hurry(self._last_accepted()[0])
         if self._inbox:
@@ -353,13 +353,13 @@ class BatchExporter(ABC):
         if self._pid != getpid():
             self._start_empty()
         self._closed = True
-        with self._held(0.0, self._ending) as first:
+        with acquired(self._ending, 0.0) as first:
             if first and not self._ended.is_set():
                 self._last_moment = deadline
                 settled = self._flush_until(deadline - self._moving_seconds(timeout))
                 self._give_up(deadline + _GRACE_SECONDS, settled=settled)
         # Who interrupted the first one, or is called by it, would wait for itself.
-        if not first and not inside() and not self._ending._is_owned():  # type: ignore[attr-defined] # noqa: SLF001
+        if not first and not inside() and not owns(self._ending):
             self._over.wait(max(0.0, deadline - self._clock()))
         return self._ended.is_set() and self._ended_clean
 
@@ -368,7 +368,7 @@ class BatchExporter(ABC):
         if self._pid != getpid():
             self._start_empty()
         # Nothing is changed here, nor where a flush begins: a signal handler may raise in the thread that asks, between any two steps.
-        with self._held(_LOCK_SECONDS) as held:
+        with acquired(self._lock, _LOCK_SECONDS) as held:
             if held:
                 self._last_stats = self._dispatcher.stats(self._disk_books(), len(self._inbox))
         return self._last_stats
@@ -380,32 +380,15 @@ class BatchExporter(ABC):
         return NO_DISK if self._spool is None else self._spool.counts()
 
     @contextmanager
-    def _held(self, timeout: float = threading.TIMEOUT_MAX, lock: threading.RLock | None = None) -> Iterator[bool]:
-        """Hold a lock; gives False if time ran out, or if this thread holds it already: it interrupted itself, and can not wait."""
-        lock = lock or self._lock
-        if lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 -- as threading.Condition asks it
-            yield False
-            return
-        try:
-            yield lock.acquire(timeout=max(0.0, timeout))
-        finally:
-            # What a signal handler raises (Ctrl-C) may come behind any call, also right behind `acquire`. Only a lock that knows its
-            # owner can be given back without knowing whether it is held; and no other call may come before.
-            try:  # noqa: SIM105 -- suppress() would be one
-                lock.release()
-            except RuntimeError:
-                pass
-
-    @contextmanager
     def _locked(self, timeout: float = threading.TIMEOUT_MAX, *, last: bool = False) -> Iterator[bool]:
-        """Hold the lock with all arrivals booked, then let observers, flushing callers and the spool know; gives False as `_held` does.
+        """Hold the lock with all arrivals booked, then let observers, flushing callers and the spool know; gives False as `acquired` does.
 
         `last`: what users' callbacks are to hear is left for the end, `_last_words`.
         """
         notes: list[Note] = []
         places: list[object] = []
         dispatcher = self._dispatcher
-        with self._held(timeout) as held:
+        with acquired(self._lock, timeout) as held:
             if not held:
                 yield False
                 return
@@ -421,23 +404,23 @@ class BatchExporter(ABC):
             done = self._done_flushes()
         if places and self._spool is not None:
             self._spool.resolve(places)
-        if notes:
-            users = [observer for observer in self._observers if observer.wants_results] if last else []
-            done += self._tell(notes, telling, [observer for observer in self._observers if observer not in users], over=not users)
-            if users:
-                self._last_words.append((notes, telling, users))
+        if notes and last and (users := [observer for observer in self._observers if observer.wants_results]):
+            self._last_words.append((notes, telling, users))
+            with entered(), suppressed():
+                tell([observer for observer in self._observers if observer not in users], notes)
+        elif notes:
+            done += self._tell(notes, telling, self._observers)
         for flush in done:
             flush.done.set()
 
-    def _tell(self, notes: list[Note], number: int, observers: Sequence[Observer], *, over: bool) -> list[_Flush]:
-        """Tell observers, and give the flushes that waited for that, if this telling is over then."""
+    def _tell(self, notes: list[Note], number: int, observers: Sequence[Observer]) -> list[_Flush]:
+        """Tell observers, and give the flushes that waited for that."""
         try:
             with entered(), suppressed():
                 tell(observers, notes)
         finally:
             with self._lock:
-                if over:
-                    self._telling.discard(number)
+                self._telling.discard(number)
                 done = self._done_flushes()
         return done
 
@@ -446,7 +429,7 @@ class BatchExporter(ABC):
         with suppress(IndexError):
             while True:
                 notes, number, users = self._last_words.popleft()
-                for flush in self._tell(notes, number, users, over=True):
+                for flush in self._tell(notes, number, users):
                     flush.done.set()
         said.set()
 
@@ -499,7 +482,8 @@ class BatchExporter(ABC):
         return self._spool is None or (self._spool.next_maintenance() is not None and not self._spool.behind)
 
     def _done_flushes(self) -> list[_Flush]:
-        if not self._flushes or self._moving:
+        is_ending = self._dispatcher.closed and not self._ended.is_set()  # and leftovers may be in nobody's books
+        if not self._flushes or is_ending:
             return []
         disk = self._disk_books()
         done: list[_Flush] = []
@@ -626,7 +610,7 @@ class BatchExporter(ABC):
         """Let the spool do what is due, bring its next parcels into memory, and give when it wants to be looked after again."""
         if self._spool is None:
             return None
-        with self._held(0.0, self._looking) as held:
+        with acquired(self._looking, 0.0) as held:
             return self._look_after(self._spool) if held else self._clock() + _SPOOL_REST_SECONDS
 
     def _look_after(self, spool: Spool) -> float | None:
@@ -812,7 +796,7 @@ class BatchExporter(ABC):
         if following is not None:
             self._hand_over(following, deadline)
         flush = _Flush(adopts=self._spool is not None and not self._closed and self._spool.next_maintenance() is None)
-        with self._held(deadline + _GRACE_SECONDS - self._clock()) as held:
+        with acquired(self._lock, deadline + _GRACE_SECONDS - self._clock()) as held:
             if not held:
                 return False
             flush.mark, flush.adopted = self._last_accepted()
@@ -828,7 +812,7 @@ class BatchExporter(ABC):
                 flush.done.wait(max(0.0, deadline - self._clock()))
             else:
                 self._step(deadline)
-        with self._held(deadline + _GRACE_SECONDS - self._clock()):
+        with acquired(self._lock, deadline + _GRACE_SECONDS - self._clock()):
             self._flushes = [other for other in self._flushes if other is not flush]
         return flush.done.is_set()
 
@@ -842,14 +826,12 @@ class BatchExporter(ABC):
                 self._ended_clean = False
                 return
             self._dispatcher.give_up()
-            self._moving = self._spool is not None
         if self._spool is not None:
             self._move_to_disk(self._spool, deadline)
         with self._locked(last=True):
             in_hand, self._in_hand = list(self._in_hand), deque()  # not empty: the disk hangs
             self._dispatcher.could_not_move(in_hand, SPOOL_IO)
             self._dispatcher.drop_leaving()
-            self._moving = False
             stats = self._dispatcher.stats(self._disk_books())
         self._ended_clean = settled and not stats.pending.spooled
         has_last_words = bool(self._last_words)  # asked before the worker takes them

@@ -180,7 +180,7 @@ class Dispatcher:
         self._crowded = False
         self._oldest_ms = _NEVER
         self._leaving: list[Parcel] = []
-        self._closed = False
+        self.closed = False
 
     # What comes in.
 
@@ -190,7 +190,7 @@ class Dispatcher:
         self._number(parcels)
         size = self._take_in(parcels, now)
         self.backlog.append(parcels, size)
-        if self._closed:
+        if self.closed:
             # They slipped in while the doors were closing; the books must not show them as pending for ever.
             self._drop(self.backlog.clear(), "shutdown")
         return size
@@ -200,7 +200,7 @@ class Dispatcher:
 
         Those that would have to wait for an id, and for whom memory has no room, are `shelved`.
         """
-        if self._closed:
+        if self.closed:
             return
         fresh = [parcel for parcel in parcels if not parcel.order]
         self._number(fresh)
@@ -349,7 +349,7 @@ class Dispatcher:
 
     def is_waiting(self, mark: int, disk: DiskBooks = NO_DISK, arriving: int = 0) -> bool:
         """Whether any parcel up to number `mark` has not come to its end; `disk` and `arriving` as for `stats`."""
-        is_elsewhere = arriving + self.spooled(disk) > 0 and (self._closed or self.last_order < mark)
+        is_elsewhere = arriving + self.spooled(disk) > 0 and (self.closed or self.last_order < mark)
         if is_elsewhere or self.backlog.shelf.first <= mark:
             return True
         return any(parcel.order <= mark for parcel in chain(*self.flying, self.backlog, self._leaving))
@@ -546,7 +546,7 @@ class Dispatcher:
 
     def give_up(self) -> None:
         """Close: nothing is in flight or waits to be sent any longer, all of it is leaving."""
-        self._closed = True
+        self.closed = True
         self._leaving = sorted([*self._leaving, *chain(*self.flying), *self.backlog.clear()], key=in_order)
         self.flying = []
         kept = [parcel for parcel in self._leaving if parcel.place is not None]

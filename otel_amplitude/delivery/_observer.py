@@ -14,7 +14,8 @@ class Observer:
     """Is told what happens to parcels; subclass it and override what interests you.
 
     Called on the worker, a sender, or the thread that calls `flush` or `shutdown`, never under a lock; what it raises is swallowed.
-    Who wants results runs users' code: of the end it hears on the worker, if there is one, and is not waited for if it blocks.
+    Who wants results runs users' code: of the end it hears on the worker, or on another thread if the disk keeps that one, and one that
+    blocks is not waited for; in the thread that calls `shutdown` only where there is no other.
     """
 
     @property
@@ -63,7 +64,7 @@ def tell(observers: Iterable[Observer], notes: Iterable[Note]) -> None:
         for observer in observers:
             try:
                 note(observer)
-            # They run users' callbacks: not even SystemExit may take a sender with a batch in its hands.
+            # They run users' callbacks: not even SystemExit may take a sender with a batch in its hands. Ctrl-C is the main thread's.
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
                     raise

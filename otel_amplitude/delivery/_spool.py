@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 from otel_amplitude.delivery import _segment as layout
 from otel_amplitude.delivery import _spool_directory as disk
+from otel_amplitude.delivery._lock import acquired
 from otel_amplitude.delivery._segment_file import SegmentFile, is_ours
 from otel_amplitude.delivery._segment_index import Shelved
 from otel_amplitude.delivery._stats import SPOOL_FULL, SPOOL_IO
@@ -151,8 +152,8 @@ class Spool:
     def _reset(self) -> None:
         self._append_lock = threading.RLock()
         self._appending = False
-        self._open_gate = _Gate()
-        self._work_gate = _Gate()
+        self._open_gate = threading.RLock()
+        self._work_gate = threading.RLock()
         self._closed = False
         # written under the append lock
         self._tail: SegmentFile | None = None
@@ -225,7 +226,7 @@ class Spool:
         """Open the next segment or look at the caps again, off the append lock; None when an append may be tried again."""
         if size > layout.MAX_RECORD_BYTES:
             return SPOOL_FULL
-        with self._open_gate.held(_OPEN_WAIT) as entered:
+        with acquired(self._open_gate, _OPEN_WAIT) as entered:
             if not entered or self._closed:
                 return SPOOL_IO
             if self._refusal is not None:
@@ -349,7 +350,7 @@ class Spool:
         taken: list[Record] = []
         stale: list[object] = []
         wall, now = self._wall(), self._clock()
-        with self._work_gate.held() as entered:
+        with acquired(self._work_gate) as entered:
             while entered and len(taken) < max_events and (self._ready or self._load(own=own)):
                 body, accepted_ms, place, order, attempts = self._ready[0]
                 if taken and len(body) > max_bytes:
@@ -379,7 +380,7 @@ class Spool:
         Args:
             records: the place of each, and the order (above 0) and attempts that the `Record` is to have when it is read again.
         """
-        with self._work_gate.held():
+        with acquired(self._work_gate):
             for place, order, attempts in records:
                 if isinstance(place, _Place):
                     place.segment.shelve(Shelved(place.start, order, attempts))
@@ -388,7 +389,7 @@ class Spool:
 
     def revisit(self) -> None:
         """Let `read` hand out all that is shelved once more, oldest first, before anything else. The thread that reads, once nothing `revisits`."""
-        with self._work_gate.held():
+        with acquired(self._work_gate):
             for segment in self._segments():
                 segment.revisit()
             self._later.extendleft(reversed(self._ready))
@@ -407,7 +408,7 @@ class Spool:
         A sender thread. Anything that is not a place of this spool is passed over. Segments without unresolved events
         are removed.
         """
-        with self._work_gate.held() as entered:
+        with acquired(self._work_gate) as entered:
             if entered:
                 self._settle(places)
 
@@ -500,7 +501,7 @@ class Spool:
         Returns:
             What to log, outside locks: names of events with their facts.
         """
-        with self._work_gate.held() as entered:
+        with acquired(self._work_gate) as entered:
             if not entered or self._closed:
                 return []
             now = self._clock()
@@ -649,7 +650,7 @@ class Spool:
             return
         self._seal_tail()
         self._append_lock.release()
-        with self._work_gate.held(_CLOSE_WAIT) as working, self._open_gate.held(_CLOSE_WAIT) as opening:
+        with acquired(self._work_gate, _CLOSE_WAIT) as working, acquired(self._open_gate, _CLOSE_WAIT) as opening:
             if working and opening:
                 for holding in self._holdings():
                     self._tidy(holding)
@@ -680,35 +681,11 @@ class Spool:
     @contextmanager
     def _opening(self) -> Iterator[bool]:
         """Hold the open gate for the worker; a failing disk is noted, not raised."""
-        with self._open_gate.held(_OPEN_WAIT) as entered:
+        with acquired(self._open_gate, _OPEN_WAIT) as entered:
             try:
                 yield entered and not self._closed
             except (OSError, SpoolError) as error:
                 self._fail(error)
-
-
-class _Gate:
-    """A lock that a thread can not enter twice: a signal handler or finalizer is turned away instead of waiting for itself."""
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-
-    @contextmanager
-    def held(self, timeout: float = -1) -> Iterator[bool]:
-        """Give whether it could be entered within `timeout` seconds."""
-        if self._lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 -- as threading.Condition asks it
-            yield False
-            return
-        try:
-            yield self._lock.acquire(timeout=timeout)
-        finally:
-            # What a signal handler raises (Ctrl-C) may come right behind `acquire`: only who owns the lock gives it back.
-            try:  # noqa: SIM105 -- suppress() is a call, behind which it may come too
-                self._lock.release()
-            except RuntimeError:
-                pass
 
 
 class _Holding:

@@ -21,6 +21,7 @@ from otel_amplitude import pipeline
 from otel_amplitude.delivery import _batch_exporter, _spool
 from otel_amplitude.delivery._batch_exporter import BatchExporter
 from otel_amplitude.delivery._dispatcher import Batch, DeliveryOptions
+from otel_amplitude.delivery._lock import acquired
 from otel_amplitude.delivery._observer import Observer
 from otel_amplitude.delivery._receipt import RESEND, Outcome, Receipt, Split, Verdict
 from otel_amplitude.delivery._retry import FixedWaits
@@ -1152,7 +1153,7 @@ def test_one_thread_at_a_time_looks_after_the_disk(directory: Path, monkeypatch:
     monkeypatch.setattr(post, "_start_thread", lambda *_: False)
     assert post.submit(parcel("a"))
     looked: list[float | None] = []
-    with post._held(lock=post._looking):
+    with acquired(post._looking):
         second = threading.Thread(target=lambda: looked.append(post._look_after_spool()))
         second.start()
         second.join(PATIENCE)

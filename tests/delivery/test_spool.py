@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from spool_tools import NOW_MS, Clock, balanced, bodies, body, drain, fill, make
 
 from otel_amplitude.delivery import _segment as layout
 from otel_amplitude.delivery import _spool
+from otel_amplitude.delivery._lock import acquired
 from otel_amplitude.delivery._spool import Record, Spool, SpoolCounts, fingerprint
 from otel_amplitude.errors import SpoolError
 
@@ -714,7 +714,7 @@ def gate_held_elsewhere() -> Iterator[Callable[[Any], None]]:
         inside = threading.Event()
 
         def wait() -> None:
-            with gate.held():
+            with acquired(gate):
                 inside.set()
                 done.wait(30)
 
@@ -747,12 +747,11 @@ def test_whoever_closes_does_not_wait_for_one_that_waits_for_him(tmp_path: Path,
     spool = make(tmp_path, clock)
     fill(spool, [1])
     working, waiting = threading.Event(), threading.Event()
-    held = spool._work_gate.held
 
-    def wait_for_work(timeout: float = -1) -> AbstractContextManager[bool]:
-        if threading.current_thread() is closing:
+    def wait_for_work(gate: Any, timeout: float = threading.TIMEOUT_MAX) -> AbstractContextManager[bool]:
+        if gate is spool._work_gate and threading.current_thread() is closing:
             waiting.set()  # and nothing may be held that the worker needs
-        return held(timeout)
+        return acquired(gate, timeout)
 
     def adopt() -> None:
         working.set()
@@ -761,7 +760,7 @@ def test_whoever_closes_does_not_wait_for_one_that_waits_for_him(tmp_path: Path,
     closing = threading.Thread(target=spool.close)
     maintaining = threading.Thread(target=spool.maintain)
     monkeypatch.setattr(spool, "_adopt", adopt)
-    monkeypatch.setattr(spool, "_work_gate", SimpleNamespace(held=wait_for_work))
+    monkeypatch.setattr(_spool, "acquired", wait_for_work)
     maintaining.start()
     assert working.wait(30)
     closing.start()
