@@ -23,6 +23,8 @@ from otel_amplitude import Amplitude, Config, pipeline
 from otel_amplitude.delivery import _batch_exporter
 from otel_amplitude.delivery._batch_exporter import BatchExporter
 from otel_amplitude.delivery._dispatcher import Batch, DeliveryOptions
+from otel_amplitude.delivery._observer import Observer
+from otel_amplitude.delivery._parcel import Parcel
 from otel_amplitude.delivery._receipt import Receipt
 from otel_amplitude.delivery._spool import Spool
 from otel_amplitude.errors import TransportError
@@ -133,7 +135,9 @@ def test_a_flush_inside_a_callback_does_not_wait_for_itself(client: Any) -> None
     assert time.monotonic() - begun < PATIENCE / 2
 
 
-@pytest.mark.parametrize("raised", [SystemExit(1), asyncio.CancelledError(), GeneratorExit(), MemoryError(), ZeroDivisionError()], ids=repr)
+@pytest.mark.parametrize(
+    "raised", [SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit(), MemoryError(), ZeroDivisionError()], ids=repr
+)
 def test_no_callback_takes_a_sender_with_it(client: Any, raised: BaseException) -> None:
     """Whatever a callback raises, the batch that this sender would send next arrives."""
     calls = itertools.count()
@@ -446,24 +450,53 @@ def test_a_callback_that_blocks_does_not_hold_up_the_end(client: Any) -> None:
     wait_for(lambda: told == ["dropped"] * 3)
 
 
-def test_a_worker_that_hangs_leaves_the_last_words_to_whoever_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the disk keeps the worker, callbacks hear of the end all the same."""
+@pytest.fixture
+def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Observer], Post]]:
+    """Makes an exporter of one parcel whose worker is kept by the disk until the test ends, and whose disk takes nothing."""
     hung, let_go = threading.Event(), threading.Event()
 
     def hang() -> None:
         hung.set()
         let_go.wait(PATIENCE)
 
-    spool = Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0)
-    monkeypatch.setattr(spool, "maintain", hang)
-    monkeypatch.setattr(spool, "append", lambda *_: "spool_full")
-    post = Post(fault, retry=Policy(0.01), spool=spool)
-    assert post.submit(parcel("a"))
-    post.hurry()
-    assert hung.wait(PATIENCE)
-    assert not post.shutdown(0.2)
-    assert [(name, outcome) for name, outcome, _ in post.memory.ends] == [("a", "dropped")]
+    def make(observer: Observer) -> Post:
+        spool = Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0)
+        monkeypatch.setattr(spool, "maintain", hang)
+        monkeypatch.setattr(spool, "append", lambda *_: "spool_full")
+        post = Post(fault, retry=Policy(0.01), spool=spool, observers=[observer])
+        assert post.submit(parcel("a"))
+        post.hurry()
+        assert hung.wait(PATIENCE)
+        return post
+
+    yield make
     let_go.set()
+
+
+def test_a_worker_that_hangs_does_not_keep_the_last_words(hanging: Callable[[Observer], Post]) -> None:
+    """While the disk keeps the worker, callbacks hear of the end all the same."""
+    memory = Memory()
+    assert not hanging(memory).shutdown(0.2)
+    assert [(name, outcome) for name, outcome, _ in memory.ends] == [("a", "dropped")]
+
+
+def test_a_callback_that_blocks_beside_a_worker_that_hangs(hanging: Callable[[Observer], Post]) -> None:
+    """The end comes in time though both the disk and the callback answer nothing."""
+    release = threading.Event()
+
+    class Blocking(Memory):
+        def finished(self, parcel: Parcel, outcome: str, reason: str, status: int | None) -> None:
+            super().finished(parcel, outcome, reason, status)
+            release.wait(PATIENCE)
+
+    blocking = Blocking()
+    post = hanging(blocking)
+    watch = Stopwatch()
+    assert not post.shutdown(0.2)
+    assert watch.seconds() < 0.2 + 0.25 + 1.0
+    assert post.stats().balanced
+    assert len(blocking.ends) == 1
+    release.set()
 
 
 def test_who_shuts_down_as_well_returns_when_callbacks_heard_of_the_end(client: Any) -> None:
@@ -500,6 +533,86 @@ def test_who_shuts_down_as_well_returns_when_callbacks_heard_of_the_end(client: 
     first.join()
     let_go.set()
     assert heard == [10, 10]
+
+
+def test_a_shutdown_that_interrupts_a_shutdown_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler that shuts down while the same thread does so returns at once, and does not claim success."""
+    post = Post()
+    assert post.submit(parcel("a"))
+    flush_until = post._flush_until
+    interrupting: list[bool] = []
+
+    def interrupted(deadline: float) -> bool:
+        watch = Stopwatch()
+        interrupting.append(post.shutdown(PATIENCE))
+        assert watch.seconds() < PATIENCE / 2
+        return flush_until(deadline)
+
+    monkeypatch.setattr(post, "_flush_until", interrupted)
+    assert post.shutdown(PATIENCE)
+    assert interrupting == [False]
+    assert post.stats().acknowledged == 1
+
+
+def test_a_shutdown_inside_a_callback_does_not_wait_for_the_one_that_waits_for_it() -> None:
+    """A callback shuts down while another thread does: each would wait for the other."""
+    called, waited = threading.Event(), threading.Event()
+
+    class Closing(Memory):
+        def finished(self, parcel: Parcel, outcome: str, reason: str, status: int | None) -> None:
+            called.set()
+            assert waited.wait(PATIENCE)
+            post.shutdown(PATIENCE)
+            super().finished(parcel, outcome, reason, status)
+
+    closing = Closing()
+    post = Post(observers=[closing])
+    assert post.submit(parcel("a"))
+    assert called.wait(PATIENCE)
+    watch = Stopwatch()
+    ending: list[bool] = []
+    thread = threading.Thread(target=lambda: ending.append(post.shutdown(PATIENCE)))
+    thread.start()
+    wait_for(lambda: bool(post._flushes))  # it is under way
+    waited.set()
+    thread.join(PATIENCE)
+    assert ending == [True]
+    assert watch.seconds() < PATIENCE / 2
+    assert closing.outcomes == {"acknowledged": 1}
+
+
+def test_an_event_that_comes_too_late_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All was over between the first look at the door and the last one: it is not pending for ever."""
+    post = Post(spool=Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0), spool_always=True)
+
+    def close(*_: object) -> bool:
+        post.shutdown(0.0)
+        return False  # the disk takes it no more
+
+    monkeypatch.setattr(post, "_append", close)
+    assert post.take(parcel("late")) == "closed"
+    books = post.stats()
+    assert (books.accepted, books.pending.total, books.refused) == (0, 0, {"closed": 1})
+    assert books.balanced
+    assert post._inbox_bytes == 0
+
+
+def test_a_flush_after_the_end_waits_without_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started: what lies on disk does not come to its end any more, and nobody turns in circles."""
+
+    def refuse(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_batch_exporter, "_GRACE_SECONDS", PATIENCE)
+    post = Post(fault, retry=Policy(60.0), spool=Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0))
+    assert post.submit(parcel("a"))
+    assert not post.shutdown(0.0)
+    assert post.stats().pending.spooled == 1
+    steps: list[object] = []
+    monkeypatch.setattr(post, "_step", steps.append)
+    assert not post.flush(0.05)
+    assert steps == []
 
 
 def test_a_flush_is_not_true_while_leftovers_are_on_their_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
