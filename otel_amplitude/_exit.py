@@ -61,7 +61,8 @@ class Exit:
     def remaining(self) -> float:
         """Seconds left of the one limit that all shutdowns of this client share, from the first call on."""
         now = time.monotonic()
-        if now > self._deadline + self.timeout:  # long past: this is another shutdown, not the same exit
+        # Long past: this is another shutdown, not the same exit. But a process ends once, however long its other clients take.
+        if now > self._deadline + self.timeout and not (self._leaving and self._deadline > float("-inf")):
             self._deadline = now + self.timeout
         return max(0.0, self._deadline - now)
 

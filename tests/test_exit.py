@@ -139,6 +139,17 @@ def test_one_limit_is_shared_from_the_first_call_on(client: FakeClient, monkeypa
     assert client.leaving.remaining() == 5.0
 
 
+def test_a_process_ends_once(client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long other clients take to end before it, one that leaves gets no more time than that of the one exit."""
+    now = 1000.0
+    monkeypatch.setattr(_exit.time, "monotonic", lambda: now)
+    client.leaving.attach()
+    client.leaving.hurry()
+    now += 60
+    client.leaving.leave()
+    assert client.given == [0.0, 0.0]
+
+
 def test_only_an_open_client_leaves(client: FakeClient) -> None:
     """A client that was shut down is no longer asked, and its end is news once."""
     assert client in _exit.open_clients()
@@ -345,17 +356,18 @@ leave()
 
 
 @heavy
-def test_a_callback_that_never_returns_does_not_keep_a_process() -> None:
-    """What is dropped in the end is told to `on_result`; one that blocks is left after a second."""
-    text = """
-clients = [make(shutdown_timeout=1.0, on_result=lambda result: time.sleep(60))]
-log(clients[0])
+@pytest.mark.parametrize("clients", [1, 3])
+def test_a_callback_that_never_returns_does_not_keep_a_process(clients: int) -> None:
+    """What is dropped in the end is told to `on_result`; that of each client is left after a second, if it blocks."""
+    text = f"""
+clients = [make(name, shutdown_timeout=1.0, on_result=lambda result: time.sleep(60)) for name in ("URL", "URL2", "URL3")[:{clients}]]
+for c in clients: log(c)
 leave()
 """
-    with dead_server(listening=False) as url, script(text, URL=url) as program:
+    with dead_server(listening=False) as url, script(text, URL=url, URL2=url, URL3=url) as program:
         assert program.wait() == 0
-        assert float(re.findall(r"took ([\d.]+)", program.output)[0]) < 1.25 + 1.0, program.output
-        assert "(20, 0, {'shutdown': 20}, 0)" in program.output
+        assert float(re.findall(r"took ([\d.]+)", program.output)[0]) < 1.0 + clients * (1.0 + 0.25), program.output
+        assert program.output.count("(20, 0, {'shutdown': 20}, 0)") == clients, program.output
 
 
 @heavy
