@@ -188,6 +188,12 @@ class Log:
         except Exception:  # an application's broken handler is not ours to raise
             return
 
+    def prepare(self) -> None:
+        """Do now what the first line would have to do, unless none is ever written."""
+        if self._level < LEVELS["NONE"]:
+            with contextlib.suppress(Exception):
+                self._wrapped()
+
     @property
     def is_verbose(self) -> bool:
         """Whether `debug` writes: for facts that cost something to find."""

@@ -349,14 +349,20 @@ class BatchExporter(ABC):
         Returns:
             Whether nothing was left.
         """
-        deadline = self._clock() + min(timeout, _FOR_EVER)
+        timeout = min(timeout, _FOR_EVER)
+        deadline = self._clock() + timeout
         if self._pid != getpid():
             self._start_empty()
         self._closed = True
         with acquired(self._ending, 0.0) as first:
             if first and not self._ended.is_set():
                 self._last_moment = deadline
-                settled = self._flush_until(deadline - self._moving_seconds(timeout))
+                until = deadline - self._moving_seconds(timeout)
+                settled = self._flush_until(min(until, deadline - timeout / 2))
+                if not settled:
+                    with entered(), suppressed():
+                        tell(self._observers, [lambda observer: observer.stopping()])
+                    settled = self._flush_until(until)
                 self._give_up(deadline + _GRACE_SECONDS, settled=settled)
         # Who interrupted the first one, or is called by it, would wait for itself.
         if not first and not inside() and not owns(self._ending):

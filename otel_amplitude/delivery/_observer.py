@@ -50,6 +50,9 @@ class Observer:
     def noticed(self, event: str, facts: Mapping[str, object]) -> None:
         """The spool has something to log: a name of the vocabulary, such as `spool.full`, and its facts."""
 
+    def stopping(self) -> None:
+        """Half of the time for the end is over, and not all came to its end: what has to be made ready for bad news is best done now."""
+
     def stopped(self, stats: Stats) -> None:
         """Delivery was shut down with these books."""
 

@@ -97,6 +97,10 @@ class LogObserver(Observer):
         cure = _SPOOL_CURES.get(str(facts.get("reason")))
         self._log.warning(event, **facts, **where, **({"cure": cure} if cure else {}))
 
+    def stopping(self) -> None:
+        """There will be something to say when there is no time left."""
+        self._log.prepare()
+
     def stopped(self, stats: Stats) -> None:
         """Delivery was shut down."""
         self._log.debug(

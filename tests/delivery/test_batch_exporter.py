@@ -141,6 +141,37 @@ def test_hurry_does_not_wait(gate: Gate) -> None:
     assert post.shutdown(PATIENCE)
 
 
+class Preparing(Observer):
+    """Remembers whether it was told to make ready for bad news, and what there was before."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def stopping(self) -> None:
+        self.told.append("stopping")
+
+    def dropped(self, reason: str, count: int) -> None:
+        self.told.append(reason)
+
+
+def test_who_has_bad_news_to_tell_can_make_ready_while_there_is_time(gate: Gate) -> None:
+    """A server that never answers: observers hear of it before the time is over, and of what was dropped afterwards."""
+    preparing = Preparing()
+    post = Post(gate, observers=[preparing])
+    post.submit(parcel("a"))
+    assert not post.shutdown(0.1)
+    assert preparing.told == ["stopping", "shutdown"]
+
+
+def test_nothing_is_made_ready_where_all_is_well() -> None:
+    """Everything is acknowledged: nobody is told."""
+    preparing = Preparing()
+    post = Post(observers=[preparing])
+    post.submit(parcel("a"))
+    assert post.shutdown(float("inf"))
+    assert preparing.told == []
+
+
 def test_nothing_exists_before_the_first_parcel(started_here: list[threading.Thread]) -> None:
     """An exporter that is made, flushed and asked for its books has no thread."""
     post = Post()

@@ -34,6 +34,7 @@ def test_an_observer_needs_to_override_nothing() -> None:
         observer.paused(1.0, "why"),
         observer.resumed(),
         observer.noticed("spool.full", {}),
+        observer.stopping(),
         observer.stopped(Stats()),
     ):
         assert answer is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -52,6 +54,17 @@ def test_success_is_silent_at_warn(lines: Lines) -> None:
     settle(told, answer(200))
     told.stopped(Stats())
     assert lines() == []
+
+
+@pytest.mark.parametrize(("level", "loaded"), [("WARN", True), ("NONE", False)])
+def test_what_the_first_line_needs_is_loaded_while_there_is_time(level: str, loaded: bool) -> None:
+    """The import that the first line waits for, up to a quarter of a second, is over before the time of a shutdown is; without lines, none."""
+    code = (
+        "import sys\nfrom otel_amplitude.log import Log\nfrom otel_amplitude.telemetry._logs import LogObserver\n"
+        f"told = LogObserver(Log({level!r}))\nbefore = 'structlog' in sys.modules\ntold.stopping()\nprint(before, 'structlog' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", str(loaded)]
 
 
 def test_verbose_shows_each_batch(lines: Lines) -> None:
