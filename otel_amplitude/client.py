@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_amplitude._exit import Exit
 from otel_amplitude._version import __version__
-from otel_amplitude.config import Config
+from otel_amplitude.config import Config, checked
 from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.errors import ConfigurationError, InvalidEventError, MiddlewareError
+from otel_amplitude.errors import InvalidEventError, MiddlewareError
 from otel_amplitude.events import Event, Identify, Revenue, check_event, encode_event
 from otel_amplitude.exporter import AmplitudeExporter, ids_of
 from otel_amplitude.identity._resolver import IdentityResolver
@@ -111,10 +111,11 @@ class Amplitude:
         """Add one callable `(payload, next)` to the end of the chain, and give the client, so that calls can be joined.
 
         It runs on the thread that logged the event, ended the span or emitted the record, inside its context.
+
+        Raises:
+            ConfigurationError: it is not callable, or async.
         """
-        if not callable(middleware):
-            raise ConfigurationError(f"a middleware must be a callable (payload, next), not {type(middleware).__name__}")
-        self._middleware = (*self._middleware, middleware)
+        self._middleware = (*self._middleware, *checked("middleware", [middleware]))
         self._link()
         return self
 

@@ -7,6 +7,8 @@ and the reader of declarative files are all made from them. Durations are second
 from __future__ import annotations
 
 import importlib
+import inspect
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,9 +87,10 @@ def _number(least: float, most: float, *, whole: bool = False) -> Check:
             raise _WrongError(rule)
         try:
             number = int(value) if whole else float(value)
+            is_exact = number == float(value)
         except (ValueError, OverflowError):
             raise _WrongError(rule) from None
-        if (whole and number != float(value)) or not least <= number <= most:
+        if (whole and not is_exact) or not least <= number <= most:
             raise _WrongError(rule)
         return number
 
@@ -134,10 +137,23 @@ def _headers(value: object) -> dict[str, str]:
 
 
 def _identity_headers(value: object) -> dict[str, str]:
-    pairs = _pairs(value)
-    if not set(pairs) <= {"user", "device", "session"}:
-        raise _WrongError("must look like device=x-device-id,session=x-session-id; the names are user, device and session")
-    return {name: header.lower() for name, header in pairs.items()}
+    from otel_amplitude.identity import read_identity_headers  # noqa: PLC0415 -- not every reader of options needs OpenTelemetry
+
+    return read_identity_headers(_pairs(value))
+
+
+def _user_id_format(value: object) -> str:
+    text = _text(value)
+    if text.count("{id}") != 1 or not text.isprintable():
+        raise _WrongError("must be one line of text that contains {id} once, such as user-{id}")
+    return text
+
+
+def _ca_file(value: object) -> str:
+    place = _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    if not os.access(place, os.R_OK):
+        raise _WrongError("must be a readable file or directory of PEM certificates")
+    return place
 
 
 def _waits(value: object) -> tuple[float, ...]:
@@ -153,14 +169,23 @@ def _waits(value: object) -> tuple[float, ...]:
 
 def _url(value: object) -> str:
     text = _text(value)
-    parts = urlsplit(text)
     try:
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
+        fine = _is_endpoint(text)
+    except ValueError:  # brackets that do not match, a port that is no number, a host name with an empty part
         fine = False
-    if not fine or parts.fragment or parts.query or "@" in parts.netloc or not text.isprintable() or " " in text:
+    if not fine:
         raise _WrongError("must be a full http or https URL without user name, password, query and fragment")
     return text
+
+
+def _is_endpoint(text: str) -> bool:
+    parts = urlsplit(text)
+    host = parts.hostname or ""
+    if "[" in parts.netloc:
+        ipaddress.IPv6Address(host)
+    is_host = bool(host) and bool(host.rstrip(".").encode("idna"))
+    is_place = parts.scheme in ("http", "https") and is_host and (parts.port is None or parts.port > 0)
+    return is_place and not (parts.fragment or parts.query or "@" in parts.netloc or " " in text) and text.isprintable()
 
 
 def load(name: str) -> Any:
@@ -204,6 +229,9 @@ def _callable(value: object) -> Callable[..., Any]:
     value = _made(_imported(value))
     if not callable(value):
         raise _WrongError("must be a callable, or an import string such as shop.analytics:redact")
+    # Not so an object whose class is async somewhere else: its __call__ is what would run.
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
+        raise _WrongError("must be a plain function: an async one would never run, since its caller can not wait")
     return value
 
 
@@ -263,7 +291,7 @@ class Config:
     compression: Literal["auto", "gzip", "none"] = _option(
         _choice("auto", "gzip", "none"), "auto", "gzip for Amplitude's own hosts above 2 KB (auto), always, or never."
     )
-    ca_file: str | None = _option(_text, None, "A file of certificates to trust instead of the usual ones.")
+    ca_file: str | None = _option(_ca_file, None, "A file of certificates to trust instead of the usual ones.")
     allow_insecure_http: bool = _option(_flag, False, "Allow plain http to a host that is not loopback.")
 
     # how
@@ -361,7 +389,7 @@ class Config:
     identity_headers: Mapping[str, str] | None = _option(
         _identity_headers, None, "Headers that carry ids: device=x-device-id,session=x-session-id; user=… trusts the sender."
     )
-    user_id_format: str | None = _option(_text, None, "How a server id becomes a user_id, such as user-{id}.")
+    user_id_format: str | None = _option(_user_id_format, None, "How a server id becomes a user_id, such as user-{id}.")
     consent: Literal["gpc"] | Callable[..., Any] | None = _option(
         _either(_choice("gpc"), _callable), None, "gpc honours Sec-GPC; a callable decides for each request."
     )
@@ -383,7 +411,7 @@ class Config:
         for option in options():
             value = getattr(self, option.name)
             if value is not None and value is not option.default:
-                object.__setattr__(self, option.name, checked(option, value))
+                object.__setattr__(self, option.name, checked(option.name, value))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -409,8 +437,6 @@ class Config:
             raise ConfigurationError(
                 f"max_batch_bytes must be at most {limits.MAX_REQUEST_BYTES:,} on this endpoint, not {self.max_batch_bytes:,}; set use_batch"
             )
-        if self.user_id_format is not None and "{id}" not in self.user_id_format:
-            raise ConfigurationError(f"user_id_format must contain {{id}}, not {self.user_id_format!r}; for example user-{{id}}")
 
     @property
     def endpoint(self) -> str:
@@ -477,12 +503,13 @@ def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: _near(name, known) for name in sorted(environ) if name.startswith(ENVIRONMENT_PREFIX) and name not in known}
 
 
-def checked(option: Field[Any], value: object) -> Any:
-    """Give `value` as the option takes it.
+def checked(name: str, value: object) -> Any:
+    """Give `value` as the option `name` takes it. The one place where an option is checked.
 
     Raises:
         ConfigurationError: when it breaks the option's rule.
     """
+    option = Config.__dataclass_fields__[name]
     try:
         return option.metadata["check"](value)
     except _WrongError as rule:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from otel_amplitude.errors import ConfigurationError, TransportError, without_frames
+from otel_amplitude.errors import TransportError, without_frames
 from otel_amplitude.late_imports import late_import
 from otel_amplitude.limits import MAX_ANSWER_BYTES, MAX_ANSWER_DEPTH
 
@@ -127,16 +127,9 @@ class RequestsTransport:
         """Remember which certificates to trust.
 
         Args:
-            ca_file: a file or directory of PEM certificates to trust instead of the usual ones.
-
-        Raises:
-            ConfigurationError: `ca_file` can not be read.
+            ca_file: a file or directory of PEM certificates to trust instead of the usual ones. `Config` checks that it can be read;
+                what no certificates can be read from fails each `send`.
         """
-        if ca_file is not None and not os.access(ca_file, os.R_OK):
-            raise ConfigurationError(
-                f"ca_file must be a readable file or directory of PEM certificates, not {os.fspath(ca_file)!r}; "
-                "correct OTEL_EXPORTER_AMPLITUDE_CA_FILE"
-            )
         self._ca_file = None if ca_file is None else os.fspath(ca_file)
         self._adapters: dict[int, Adapter] = {}
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from otel_amplitude.client import Amplitude
 from otel_amplitude.config import Config, environment_values, environment_variable, options, rows
 from otel_amplitude.errors import ConfigurationError
 
@@ -17,6 +18,15 @@ BY_NAME = {option.name: option for option in options()}
 
 def load(**given: object) -> Config:
     return Config.load({"api_key": KEY, **given}, {})
+
+
+async def asynchronous(*_: object) -> None:
+    """Never run."""
+
+
+class Asynchronous:
+    async def __call__(self, *_: object) -> None:
+        """Never run."""
 
 
 WRONG = [
@@ -35,14 +45,23 @@ WRONG = [
     ("headers", "X-Team=Zürich → Bern", "percent-encoded"),
     ("headers", {"x team": "a"}, "names of letters, digits and dashes"),
     ("headers", {"": "a"}, "names of letters"),
-    ("identity_headers", "cookie=x", "the names are user, device and session"),
+    ("identity_headers", "cookie=x", "must map device, session or user to a header name, not cookie=x"),
+    (
+        "identity_headers",
+        {"user": "bad header!"},
+        "not user=bad header!: write OTEL_EXPORTER_AMPLITUDE_IDENTITY_HEADERS=device=x-device-id",
+    ),
     ("retry_timeouts", "1,soon", "must be a list of seconds"),
     ("retry_timeouts", 5, "must be a list of seconds"),
     ("server_url", "api2.amplitude.com", "must be a full http or https URL"),
     ("server_url", "https://user:secret@example.com/", "without user name"),
     ("server_url", "https://example.com/#part", "fragment"),
     ("server_url", "https://example.com:port/", "must be a full"),
+    ("server_url", "https://[::1", "must be a full http or https URL"),
+    ("server_url", "https://[zz]/x", "must be a full http or https URL"),
+    ("server_url", "https://proxy..example/x", "must be a full http or https URL"),
     ("server_url", "http://example.com/2/httpapi", "must be https"),
+    ("ca_file", "absent.pem", "must be a readable file or directory of PEM certificates, not 'absent.pem'"),
     ("middleware", "nowhere.at:all", "can not be imported"),
     ("middleware", 5, "must be a list of callables"),
     ("middleware", [5], "must be a callable"),
@@ -50,7 +69,12 @@ WRONG = [
     ("retry", object(), "must be an object with the methods wait"),
     ("select", "everything", "must be one of default, annotated"),
     ("consent", "always", "must be one of gpc"),
-    ("user_id_format", "user", "must contain {id}"),
+    ("user_id_format", "user", "must be one line of text that contains {id} once, such as user-{id}, not 'user'"),
+    ("user_id_format", "{id}-{id}", "contains {id} once"),
+    ("user_id_format", "a\n{id}", "one line of text"),
+    ("max_batch_events", 10**400, "must be a whole number from 1 to 2,000"),
+    ("middleware", [Asynchronous()], "an async one would never run"),
+    ("consent", asynchronous, "an async one would never run"),
     ("spool", "always", "spool_dir must be given"),
     ("plan", ["a"], "must be a mapping of texts"),
     ("log_level", "LOUD", "must be one of NONE, ERROR, WARN, VERBOSE"),
@@ -65,7 +89,8 @@ def test_a_wrong_value_is_refused_with_option_rule_and_value(name: str, value: o
     """The message names the option and the rule."""
     with pytest.raises(ConfigurationError, match=re.escape(rule)) as raised:
         load(**{name: value})
-    assert name in str(raised.value) or name == "user_id_format"
+    assert str(raised.value).startswith(name) or (name, value) == ("spool", "always")
+    assert f"OTEL_EXPORTER_AMPLITUDE_{name.upper()}" in str(raised.value) or name in ("server_url", "max_batch_bytes", "spool")
 
 
 def test_a_refusal_names_the_environment_variable_as_cure() -> None:
@@ -185,9 +210,43 @@ def test_every_option_has_help_and_a_distinct_variable() -> None:
     assert environment_variable(BY_NAME["name"]) == ""
 
 
+# What people write into options: near misses of what each takes.
+TEXTS = st.one_of(
+    st.text(),
+    st.from_regex(r"https?://[\[\]:.a-z0-9é@%-]{0,12}(:[0-9]{0,6})?(/[a-z?#]{0,5})?", fullmatch=True),
+    st.from_regex(r"((user|device|mail)=[a-zA-Z! -]{0,6},?){0,2}", fullmatch=True),
+    st.from_regex(r"[a-z-]{0,3}(\{id\}){0,3}\n?", fullmatch=True),
+    st.sampled_from(
+        ["default", "gpc", "drop", "route", "none", "VERBOSE", "true", "1", "1e3", "-0", "NaN", "builtins:print", "builtins:int"]
+    ),
+)
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**400), 10**400),
+    st.floats(),
+    TEXTS,
+    st.lists(TEXTS),
+    st.dictionaries(st.one_of(TEXTS, st.sampled_from(["user", "device", "session"])), TEXTS),
+)
+
+
+@given(st.sampled_from(sorted(BY_NAME)), VALUES)
+def test_an_option_that_config_takes_makes_a_client(name: str, value: object) -> None:
+    """Each option is checked once, by `Config`: what it accepts is not refused later (files are opened by the client)."""
+    assume(name not in ("rules", "spool_dir"))
+    try:
+        config = load(**{name: value})
+    except ConfigurationError:
+        return
+    Amplitude(config).shutdown(0)
+
+
 @given(
     st.sampled_from(sorted(BY_NAME)),
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.text()), st.dictionaries(st.text(), st.text())),
+    st.one_of(
+        TEXTS, st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.text()), st.dictionaries(st.text(), st.text())
+    ),
 )
 def test_any_value_is_taken_or_refused_by_name(name: str, value: object) -> None:
     """No other exception than ours, whatever is given."""

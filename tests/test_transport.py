@@ -27,7 +27,7 @@ from servers import Server
 
 import otel_amplitude
 from otel_amplitude import _adapter
-from otel_amplitude.errors import ConfigurationError, TransportError
+from otel_amplitude.errors import TransportError
 from otel_amplitude.limits import MAX_ANSWER_BYTES
 from otel_amplitude.transport import CONNECTIONS, Request, RequestsTransport, Response
 
@@ -549,12 +549,6 @@ def test_a_socks_proxy_keeps_its_own_connections(monkeypatch: pytest.MonkeyPatch
     assert adapter.proxy_manager_for("socks5://127.0.0.1:1") is manager
     assert manager.pool_classes_by_scheme == "its own"
     adapter.close()
-
-
-def test_a_ca_file_that_can_not_be_read_fails_early(tmp_path) -> None:
-    """The mistake shows at start-up, not at the first event."""
-    with pytest.raises(ConfigurationError, match=r"ca_file must be a readable file .* not '.*absent\.pem'.*CA_FILE"):
-        RequestsTransport(ca_file=tmp_path / "absent.pem")
 
 
 def test_certificates_that_can_not_be_used_are_named(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_amplitude.errors import ConfigurationError
 from otel_amplitude.identity._cookie import SESSION_TIMEOUT_MS, BrowserCookie, plausible_ms, read_cookie
-from otel_amplitude.identity._propagator import IDENTITY_HEADERS_VARIABLE, read_identity_headers
+from otel_amplitude.identity._propagator import IDENTITY_HEADERS_VARIABLE
 from otel_amplitude.identity._scope import RequestScope
 from otel_amplitude.limits import MAX_STRING, MIN_ID_LENGTH
 from otel_amplitude.values import has_control, is_placeholder, is_sound_id
@@ -101,19 +100,6 @@ def _written(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def check_user_id_format(option: str | None) -> str | None:
-    """Give the option `user_id_format` back when it has `{id}` once.
-
-    Raises:
-        ConfigurationError: it has not.
-    """
-    if option is not None and option.count("{id}") != 1:
-        raise ConfigurationError(
-            f"user_id_format must contain {{id}} once, not {option!r}: write OTEL_EXPORTER_AMPLITUDE_USER_ID_FORMAT=user-{{id}}"
-        )
-    return option
-
-
 class IdentityResolver:
     """Gives the identity of one item from its attributes, its request's scope and its local parents.
 
@@ -130,7 +116,7 @@ class IdentityResolver:
         self,
         api_key: str,
         *,
-        identity_headers: str | Mapping[str, str] | None = None,
+        identity_headers: Mapping[str, str] | None = None,
         user_id_format: str | None = None,
         consent: str | Consent | None = None,
         anonymous: str | Anonymous = "drop",
@@ -139,11 +125,11 @@ class IdentityResolver:
         as_route: Callable[[str], str] = str,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Make the resolver of one client.
+        """Make the resolver of one client from options as `Config` checked them.
 
         Args:
             api_key: the project, whose cookie is read.
-            identity_headers: field to header name, see `read_identity_headers`.
+            identity_headers: field to lower-case header name.
             user_id_format: such as `user-{id}`: how ids that the server knows (`set_user`, conventions) are written, so that they equal
                 those the browser sends; ids from cookie, header, baggage and `amplitude.user_id` stay as they are.
             consent: None; `gpc` honours `Sec-GPC: 1`; or a callable, where False or an exception means no.
@@ -152,21 +138,12 @@ class IdentityResolver:
             log: where the three hints go, each once; None says nothing.
             as_route: gives the template of a route as events write it, for the hint.
             wall: seconds since 1970, for the session's 30 minutes.
-
-        Raises:
-            ConfigurationError: an option that can not be used.
         """
-        if not (consent is None or consent == "gpc" or callable(consent)):
-            raise ConfigurationError(
-                f"consent must be gpc or a callable, not {consent!r}: unset OTEL_EXPORTER_AMPLITUDE_CONSENT or set it to gpc"
-            )
-        if not (anonymous == "drop" or callable(anonymous)):
-            raise ConfigurationError(f"anonymous must be drop or a callable, not {anonymous!r}: leave it out, or pass a function to init()")
         self.conflicts = 0
         self.short_ids = 0
         self._api_key = api_key
-        headers = read_identity_headers(identity_headers)
-        self._headers = [(field, name, "http.request.header." + name.replace("-", "_")) for field, name in headers.items()]
+        headers = (identity_headers or _EMPTY).items()
+        self._headers = [(field, name, "http.request.header." + name.replace("-", "_")) for field, name in headers]
         names = (
             *_EXPLICIT,
             *USER_ATTRIBUTES,
@@ -177,7 +154,7 @@ class IdentityResolver:
         )
         self._without_ids = frozenset(names).isdisjoint
         self._explicit_only = frozenset(names).difference(_EXPLICIT).isdisjoint
-        self._format = check_user_id_format(user_id_format)
+        self._format = user_id_format
         self._gpc = consent == "gpc"
         self._consent = consent if callable(consent) else None
         self._anonymous = anonymous if callable(anonymous) else None

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from otel_amplitude.errors import ConfigurationError, MiddlewareError
+from otel_amplitude.errors import MiddlewareError
 from otel_amplitude.events import Event
 
 T = TypeVar("T")
@@ -47,10 +47,6 @@ def name_of(middleware: object) -> str:
     return str(getattr(middleware, "__name__", None) or type(middleware).__name__)
 
 
-def _is_async(middleware: object) -> bool:
-    return inspect.iscoroutinefunction(middleware) or inspect.iscoroutinefunction(getattr(middleware, "__call__", None))  # noqa: B004 -- the method itself is asked
-
-
 class Chain(Generic[T]):
     """Middlewares in the order given, then `finish`; immutable, so any thread may call it, several at once.
 
@@ -64,25 +60,14 @@ class Chain(Generic[T]):
         """Link the middlewares.
 
         Args:
-            middlewares: the first gets the payload first.
+            middlewares: as `Config` checked them; the first gets the payload first.
             finish: gets the payload that came through, on the caller's thread; its answer is the chain's.
             refuse: is told (`"middleware"`, name of the middleware, its exception or None when it did not call `next`), and answers.
-
-        Raises:
-            ConfigurationError: one is not callable, or is async.
         """
         self._finish = finish
         self._refuse = refuse
         links = []
         for middleware in middlewares:
-            if not callable(middleware):
-                raise ConfigurationError(
-                    f"middleware must be a callable (payload, next), not {middleware!r}: give a function or an object with __call__"
-                )
-            if _is_async(middleware):
-                raise ConfigurationError(
-                    f"middleware {name_of(middleware)} is async, but runs inside span.end(), which can not wait: make it a plain function"
-                )
             # An object's __call__ bound once costs half of calling the object.
             call: Any = middleware if inspect.isroutine(middleware) else getattr(middleware, "__call__")  # noqa: B004, B009 -- see above
             links.append((call, name_of(middleware)))

@@ -197,6 +197,7 @@ def _is_of(parcel: Parcel, *, users: AbstractSet[str], devices: AbstractSet[str]
     return parcel.ids[0] in (users if orjson.loads(parcel.body).get("user_id") else devices)
 
 
+# 421 (another connection), 423 (locked), 425 (too early) and 449 (retry with) ask for another attempt, as 408 does.
 _READERS: Final[Mapping[int, Callable[[_Answer], Receipt]]] = {
     400: _bad_request,
     401: _wrong_endpoint,
@@ -205,7 +206,11 @@ _READERS: Final[Mapping[int, Callable[[_Answer], Receipt]]] = {
     407: _wrong_endpoint,
     408: _server_fault,
     413: _too_large,
+    421: _server_fault,
+    423: _server_fault,
+    425: _server_fault,
     429: _throttled,
+    449: _server_fault,
 }
 # By the first digit of any other status; one that is no status at all is a fault of the server, too.
 _CLASSES: Final[Mapping[int, Callable[[_Answer], Receipt]]] = {2: _success, 3: _redirect, 4: _forbidden}

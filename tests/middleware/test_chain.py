@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_amplitude.errors import ConfigurationError, MiddlewareError
+from otel_amplitude.errors import MiddlewareError
 from otel_amplitude.events import Event
 from otel_amplitude.middleware import Chain, Middleware, Next, Payload
 
@@ -189,25 +189,6 @@ def test_names_are_those_of_functions_or_classes() -> None:
         ends = Ends()
         ends.chain(Tagging(), middleware)(payload())
         assert ends.refused == [("middleware", name, None)]
-
-
-async def asynchronous(payload: Payload, next: Next) -> None:
-    """Never run."""
-
-
-class Asynchronous:
-    async def __call__(self, payload: Payload, next: Next) -> None:
-        """Never run."""
-
-
-@pytest.mark.parametrize(
-    ("middleware", "words"),
-    [("shop.redact", "must be a callable"), (asynchronous, "asynchronous is async"), (Asynchronous(), "Asynchronous is async")],
-)
-def test_what_can_not_run_is_refused_at_once(middleware: Any, words: str) -> None:
-    """At start-up, by name."""
-    with pytest.raises(ConfigurationError, match=words):
-        Ends().chain(middleware)
 
 
 def test_a_payload_shows_itself_without_its_source() -> None:

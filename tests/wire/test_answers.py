@@ -85,7 +85,7 @@ TABLE = {
     "502 with HTML": (502, b"<html>", ALL_AGAIN, ("server_error", Split.NO, True, False, None)),
     "503 saying 200": (503, {"code": 200}, ALL_AGAIN, ("server_error", Split.NO, True, False, None)),
     "504": (504, None, ALL_AGAIN, ("server_error", Split.NO, True, False, None)),
-    "408": (408, None, ALL_AGAIN, ("server_error", Split.NO, True, False, None)),
+    **{str(status): (status, None, ALL_AGAIN, ("server_error", Split.NO, True, False, None)) for status in (408, 421, 423, 425, 449)},
     "bad key": (400, {"code": 400, "error": "Invalid API key"}, PROBE, ("invalid_api_key", Split.NO, True, True, 60.0)),
     "bad key, echoed": (400, {"code": 400, "error": f"Invalid API key: {KEY}"}, PROBE, ("invalid_api_key", Split.NO, True, True, 60.0)),
     "401": (401, None, PROBE, ("wrong_endpoint", Split.NO, True, True, 60.0)),
