@@ -20,9 +20,9 @@ from otel_amplitude._version import __version__
 if TYPE_CHECKING:
     from otel_amplitude.client import Amplitude
     from otel_amplitude.config import Config
-    from otel_amplitude.delivery._batch_exporter import BatchExporter
-    from otel_amplitude.delivery._retry import ExponentialBackoff, FixedWaits, RetryPolicy
-    from otel_amplitude.delivery._stats import Pending, Stats
+    from otel_amplitude.delivery.batch_exporter import BatchExporter
+    from otel_amplitude.delivery.books import Pending, Stats
+    from otel_amplitude.delivery.retry import ExponentialBackoff, FixedWaits, RetryPolicy
     from otel_amplitude.errors import (
         ConfigurationError,
         InvalidEventError,
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "client": ("Amplitude",),
     "config": ("Config",),
-    "delivery._batch_exporter": ("BatchExporter",),
-    "delivery._retry": ("ExponentialBackoff", "FixedWaits", "RetryPolicy"),
-    "delivery._stats": ("Pending", "Stats"),
+    "delivery.batch_exporter": ("BatchExporter",),
+    "delivery.retry": ("ExponentialBackoff", "FixedWaits", "RetryPolicy"),
+    "delivery.books": ("Pending", "Stats"),
     "errors": (
         "ConfigurationError",
         "InvalidEventError",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_amplitude._exit import Exit
 from otel_amplitude._version import __version__
 from otel_amplitude.config import Config, checked
-from otel_amplitude.delivery._parcel import Parcel
+from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.errors import InvalidEventError, MiddlewareError
 from otel_amplitude.events import Event, Identify, Revenue, check_event, encode_event
 from otel_amplitude.exporter import AmplitudeExporter, ids_of
@@ -27,7 +27,7 @@ from otel_amplitude.telemetry._metrics import metrics_observers
 
 if TYPE_CHECKING:
     from otel_amplitude.convert._rules import Rules
-    from otel_amplitude.delivery._stats import Stats
+    from otel_amplitude.delivery.books import Stats
 
 LIBRARY: Final = f"otel-amplitude/{__version__}"
 _MOST_NESTED: Final = 2  # an event, and the events its middleware logs; theirs log none

@@ -21,7 +21,7 @@ from otel_amplitude.errors import ConfigurationError
 from otel_amplitude.log import LEVELS, hint
 
 if TYPE_CHECKING:
-    from otel_amplitude.delivery._retry import RetryPolicy
+    from otel_amplitude.delivery.retry import RetryPolicy
     from otel_amplitude.transport import Transport
 
 ENVIRONMENT_PREFIX: Final = "OTEL_EXPORTER_AMPLITUDE_"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from otel_amplitude import limits
-from otel_amplitude.delivery._batch_exporter import BatchExporter
-from otel_amplitude.delivery._dispatcher import Batch, DeliveryOptions
-from otel_amplitude.delivery._retry import ExponentialBackoff, FixedWaits
+from otel_amplitude.delivery.batch_exporter import BatchExporter
+from otel_amplitude.delivery.dispatcher import Batch, DeliveryOptions
+from otel_amplitude.delivery.retry import ExponentialBackoff, FixedWaits
 from otel_amplitude.errors import TransportError, without_frames
 from otel_amplitude.transport import RequestsTransport, Transport
 from otel_amplitude.wire._answers import read_receipt
@@ -21,9 +21,9 @@ from otel_amplitude.wire._upload import build_upload
 
 if TYPE_CHECKING:
     from otel_amplitude.config import Config
-    from otel_amplitude.delivery._observer import Observer
-    from otel_amplitude.delivery._receipt import Receipt
-    from otel_amplitude.delivery._spool import Spool
+    from otel_amplitude.delivery.disk.spool import Spool
+    from otel_amplitude.delivery.observer import Observer
+    from otel_amplitude.delivery.receipt import Receipt
 
 
 def ids_of(event: Mapping[str, Any]) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ def _transport(config: Config) -> Transport:
 def _spool(config: Config) -> Spool | None:
     if not config.spool or not config.spool_dir:
         return None
-    from otel_amplitude.delivery._spool import Spool, fingerprint  # noqa: PLC0415 -- only those who keep events on disk pay for it
+    from otel_amplitude.delivery.disk.spool import Spool, fingerprint  # noqa: PLC0415 -- only those who keep events on disk pay for it
 
     # The fingerprint in the path keeps events to the key and region they were accepted for.
     return Spool(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from otel_amplitude.delivery._observer import Observer
+from otel_amplitude.delivery.observer import Observer
 
 if TYPE_CHECKING:
-    from otel_amplitude.delivery._parcel import Parcel
-    from otel_amplitude.delivery._receipt import Receipt
+    from otel_amplitude.delivery.parcel import Parcel
+    from otel_amplitude.delivery.receipt import Receipt
     from otel_amplitude.errors import InvalidEventError
     from otel_amplitude.log import Log
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from otel_amplitude.delivery._dispatcher import Batch, DeliveryOptions, Dispatcher
-from otel_amplitude.delivery._observer import Observer, tell
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._receipt import ACKNOWLEDGED, RESEND, Outcome, Receipt, Split, Verdict
-from otel_amplitude.delivery._retry import ExponentialBackoff, RetryPolicy
-from otel_amplitude.delivery._stats import Stats
+from otel_amplitude.delivery.books import Stats
+from otel_amplitude.delivery.dispatcher import Batch, DeliveryOptions, Dispatcher
+from otel_amplitude.delivery.observer import Observer, tell
+from otel_amplitude.delivery.parcel import Parcel
+from otel_amplitude.delivery.receipt import ACKNOWLEDGED, RESEND, Outcome, Receipt, Split, Verdict
+from otel_amplitude.delivery.retry import ExponentialBackoff, RetryPolicy
 
 CHARGED = Outcome(Verdict.RETRY, "server_error")
 INVALID = Outcome(Verdict.REJECTED, "invalid")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from otel_amplitude.delivery import _segment as layout
-from otel_amplitude.delivery import _spool
-from otel_amplitude.delivery._spool import Record, Spool
+from otel_amplitude.delivery.disk import format as layout
+from otel_amplitude.delivery.disk import spool as _spool
+from otel_amplitude.delivery.disk.spool import Record, Spool
 
 FINGERPRINT = "0123abcd"
 NOW_MS = 1_790_000_000_000

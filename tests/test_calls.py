@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import SpanKind
 
 from otel_amplitude import Amplitude, AmplitudeSpanProcessor, Config, Event, client
-from otel_amplitude.delivery._parcel import Parcel
+from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.identity._scope import RequestScope, with_scope
 from otel_amplitude.middleware import Middleware, Next, Payload
 from otel_amplitude.testing import FakeTransport

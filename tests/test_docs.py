@@ -28,7 +28,7 @@ from otel_amplitude.config import environment_variable, options, rows
 from otel_amplitude.convert._matcher import WORDS
 from otel_amplitude.convert._rules import _KINDS, _OPERATORS, _PICK_KEYS, _READERS, parse_rules
 from otel_amplitude.convert._tables import REVENUE_FIELDS
-from otel_amplitude.delivery._stats import DROPPED_REASONS, REFUSED_REASONS, REJECTED_REASONS
+from otel_amplitude.delivery.books import DROPPED_REASONS, REFUSED_REASONS, REJECTED_REASONS
 from otel_amplitude.sandbox import Sandbox
 
 if sys.version_info >= (3, 11):

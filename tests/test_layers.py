@@ -38,7 +38,7 @@ APART = {"sandbox"}
 
 
 def room_of(module: str) -> str:
-    """`otel_amplitude.delivery._spool` is in the room `delivery`."""
+    """`otel_amplitude.delivery.disk.spool` is in the room `delivery`."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else ""
 

@@ -599,8 +599,8 @@ def test_overflow_keeps_at_exit_what_could_not_be_sent(
     make: Any, transport: Signalling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next process sends it under the same insert_id."""
-    monkeypatch.setattr("otel_amplitude.delivery._batch_exporter._GRACE_SECONDS", PATIENCE)  # the disk may be slow
-    monkeypatch.setattr("otel_amplitude.delivery._spool._CLOSE_WAIT", PATIENCE)
+    monkeypatch.setattr("otel_amplitude.delivery.batch_exporter._GRACE_SECONDS", PATIENCE)  # the disk may be slow
+    monkeypatch.setattr("otel_amplitude.delivery.disk.spool._CLOSE_WAIT", PATIENCE)
     dead = make(transport=Signalling(lambda _: answer(503)), spool="overflow", spool_dir=str(tmp_path), shutdown_timeout=0.3)
     key = dead.log_event(EVENT).insert_id
     dead.shutdown()

@@ -16,9 +16,9 @@ from otel_amplitude.config import API_KEY_FALLBACK, Config, environment_variable
 from otel_amplitude.config import misspelt as misspelt_variables
 from otel_amplitude.convert._rules import load_rules
 from otel_amplitude.convert._tables import EMITTED, EVENT_TYPE, FIELDS, IDENTITY_FIELDS, MAPS, SKIP
-from otel_amplitude.delivery._spool import fingerprint
-from otel_amplitude.delivery._spool_directory import check_root
-from otel_amplitude.delivery._spool_report import inspect
+from otel_amplitude.delivery.disk.directory import check_root
+from otel_amplitude.delivery.disk.inspect import inspect
+from otel_amplitude.delivery.disk.spool import fingerprint
 from otel_amplitude.errors import OtelAmplitudeError
 
 Level = Literal["ok", "note", "doubt", "fault"]

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from otel_amplitude.cli._ask import ask
-from otel_amplitude.delivery._spool_report import iter_records
+from otel_amplitude.delivery.disk.inspect import iter_records
 from otel_amplitude.errors import OtelAmplitudeError
 
 _MAX_PROPERTIES: Final = 200

@@ -22,8 +22,8 @@ from otel_amplitude.cli._table import Progress, printable
 from otel_amplitude.client import Amplitude
 from otel_amplitude.config import Config, environment_values
 from otel_amplitude.convert._otlp import Batch, read_request
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._spool_report import iter_records
+from otel_amplitude.delivery.disk.inspect import iter_records
+from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.exporter import AmplitudeExporter, read_ids
 from otel_amplitude.otel._reader import reader_of
 from otel_amplitude.results import Result

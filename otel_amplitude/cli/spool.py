@@ -21,9 +21,9 @@ from otel_amplitude.cli._options import add_options, make_config
 from otel_amplitude.cli._seen import SourceError
 from otel_amplitude.cli._table import Progress, print_table
 from otel_amplitude.config import ENVIRONMENT_PREFIX
-from otel_amplitude.delivery._spool import fingerprint
-from otel_amplitude.delivery._spool_report import SegmentReport, inspect, iter_records, purge
-from otel_amplitude.delivery._stats import Stats
+from otel_amplitude.delivery.books import Stats
+from otel_amplitude.delivery.disk.inspect import SegmentReport, inspect, iter_records, purge
+from otel_amplitude.delivery.disk.spool import fingerprint
 from otel_amplitude.exporter import AmplitudeExporter
 from otel_amplitude.log import Log
 from otel_amplitude.telemetry._logs import LogObserver

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from otel_amplitude.delivery._observer import Observer
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._receipt import Receipt, Split, Verdict
-from otel_amplitude.delivery._stats import Stats
+from otel_amplitude.delivery.books import Stats
+from otel_amplitude.delivery.observer import Observer
+from otel_amplitude.delivery.parcel import Parcel
+from otel_amplitude.delivery.receipt import Receipt, Split, Verdict
 from otel_amplitude.log import Log
 from otel_amplitude.transport import Response
 

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 
 from otel_amplitude._version import __version__
-from otel_amplitude.delivery._observer import Observer
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._receipt import Receipt
-from otel_amplitude.delivery._stats import Stats
+from otel_amplitude.delivery.books import Stats
+from otel_amplitude.delivery.observer import Observer
+from otel_amplitude.delivery.parcel import Parcel
+from otel_amplitude.delivery.receipt import Receipt
 
 SWITCH: Final = "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED"
 _COMPONENT: Final = "otel_amplitude.exporter.AmplitudeExporter"

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import orjson
 
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._receipt import ACKNOWLEDGED, RESEND, Outcome, Receipt, Split, Verdict
+from otel_amplitude.delivery.parcel import Parcel
+from otel_amplitude.delivery.receipt import ACKNOWLEDGED, RESEND, Outcome, Receipt, Split, Verdict
 from otel_amplitude.errors import TransportError
 from otel_amplitude.limits import BATCH_THROTTLE_PAUSE, PROJECT_PAUSE, THROTTLE_PAUSE
 from otel_amplitude.transport import Response

@@ -14,7 +14,7 @@ from otel_amplitude.errors import TransportError
 from otel_amplitude.transport import Request, Response
 
 if TYPE_CHECKING:
-    from otel_amplitude.delivery._stats import Stats
+    from otel_amplitude.delivery.books import Stats
 
 _TAKEN: Final = Response(status=200, headers={}, body=b'{"code":200}')
 

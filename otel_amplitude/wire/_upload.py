@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from otel_amplitude._version import __version__
-from otel_amplitude.delivery._parcel import Parcel
+from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.limits import ENDPOINTS, MIN_GZIP_BYTES
 from otel_amplitude.transport import Request
 

@@ -110,7 +110,7 @@ def _requests(name: str, url: str, size: int) -> Figures:
 def _throughput(name: str, url: str, size: int) -> Figures:
     """Events a second that one process delivers when the server takes its time (`name` is the delay), encoded beforehand."""
     from otel_amplitude import Amplitude, Config
-    from otel_amplitude.delivery._parcel import Parcel
+    from otel_amplitude.delivery.parcel import Parcel
     from tests.bench import _sink
     from tests.bench._contenders import KEY
 

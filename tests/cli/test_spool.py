@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from cli.trial import KEY, by_user, event, spool
 
-from otel_amplitude.delivery._spool import Spool, fingerprint
-from otel_amplitude.delivery._spool_report import iter_records
+from otel_amplitude.delivery.disk.inspect import iter_records
+from otel_amplitude.delivery.disk.spool import Spool, fingerprint
 from otel_amplitude.sandbox import Sandbox
 
 EVENTS = [event(number) for number in range(6)]

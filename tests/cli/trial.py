@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from otel_amplitude.delivery._spool import Spool, fingerprint
+from otel_amplitude.delivery.disk.spool import Spool, fingerprint
 
 KEY = "0123456789abcdef0123456789abcdef"
 NOW_MS = 1_790_000_000_000

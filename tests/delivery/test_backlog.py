@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from parcels import names, parcel
 
-from otel_amplitude.delivery._backlog import Backlog, bytes_of
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._receipt import Split
+from otel_amplitude.delivery.backlog import Backlog, bytes_of
+from otel_amplitude.delivery.parcel import Parcel
+from otel_amplitude.delivery.receipt import Split
 
 
 def line(*parcels: Parcel) -> Backlog:

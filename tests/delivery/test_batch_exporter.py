@@ -18,16 +18,17 @@ from parcels import Memory, acknowledged, divided, fault, names, parcel, throttl
 from punctual import Stopwatch
 
 from otel_amplitude import pipeline
-from otel_amplitude.delivery import _batch_exporter, _spool
-from otel_amplitude.delivery._batch_exporter import BatchExporter
-from otel_amplitude.delivery._dispatcher import Batch, DeliveryOptions
-from otel_amplitude.delivery._lock import acquired
-from otel_amplitude.delivery._observer import Observer
-from otel_amplitude.delivery._receipt import RESEND, Outcome, Receipt, Split, Verdict
-from otel_amplitude.delivery._retry import FixedWaits
-from otel_amplitude.delivery._shelf import Shelf
-from otel_amplitude.delivery._spool import Spool
-from otel_amplitude.delivery._stats import Stats
+from otel_amplitude.delivery import batch_exporter as _batch_exporter
+from otel_amplitude.delivery.batch_exporter import BatchExporter
+from otel_amplitude.delivery.books import Stats
+from otel_amplitude.delivery.disk import spool as _spool
+from otel_amplitude.delivery.disk.spool import Spool
+from otel_amplitude.delivery.dispatcher import Batch, DeliveryOptions
+from otel_amplitude.delivery.lock import acquired
+from otel_amplitude.delivery.observer import Observer
+from otel_amplitude.delivery.receipt import RESEND, Outcome, Receipt, Split, Verdict
+from otel_amplitude.delivery.retry import FixedWaits
+from otel_amplitude.delivery.shelf import Shelf
 from otel_amplitude.suppression import is_suppressed
 
 Answer = Callable[[Batch], Receipt]

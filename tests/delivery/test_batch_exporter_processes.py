@@ -17,11 +17,11 @@ import atexit, multiprocessing, os, sys, threading, time, warnings
 sys.path.append({str(Path(__file__).parents[1])!r})
 from punctual import Stopwatch
 warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns about forks of processes with threads: that is what we test
-from otel_amplitude.delivery._batch_exporter import BatchExporter
-from otel_amplitude.delivery._dispatcher import DeliveryOptions
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._receipt import ACKNOWLEDGED, Receipt
-from otel_amplitude.delivery._spool import Spool
+from otel_amplitude.delivery.batch_exporter import BatchExporter
+from otel_amplitude.delivery.dispatcher import DeliveryOptions
+from otel_amplitude.delivery.parcel import Parcel
+from otel_amplitude.delivery.receipt import ACKNOWLEDGED, Receipt
+from otel_amplitude.delivery.disk.spool import Spool
 
 out, folder = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT), sys.argv[2]
 gate, reached = threading.Event(), threading.Event()

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 from parcels import Desk, acknowledged, divided, fault, names, parcel, rejected, throttled
 
-from otel_amplitude.delivery._dispatcher import MOST_HELD_IDS, MOST_RAISES, NO_DISK
-from otel_amplitude.delivery._receipt import ACKNOWLEDGED, RESEND, Outcome, Receipt, Split, Verdict
-from otel_amplitude.delivery._retry import FixedWaits
+from otel_amplitude.delivery.dispatcher import MOST_HELD_IDS, MOST_RAISES, NO_DISK
+from otel_amplitude.delivery.receipt import ACKNOWLEDGED, RESEND, Outcome, Receipt, Split, Verdict
+from otel_amplitude.delivery.retry import FixedWaits
 
 
 def test_a_parcel_waits_for_company() -> None:

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from parcels import CHARGED, HELD, INVALID, Disk, Memory, acknowledged, divided, fault, names, throttled
 
-from otel_amplitude.delivery._dispatcher import NO_DISK, Batch, DeliveryOptions, DiskBooks, Dispatcher
-from otel_amplitude.delivery._observer import tell
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._receipt import ACKNOWLEDGED, RESEND, Outcome, Receipt, Split, Verdict
-from otel_amplitude.delivery._retry import ExponentialBackoff, FixedWaits
-from otel_amplitude.delivery._shelf import MOST_SHELVED_IDS, Shelf
+from otel_amplitude.delivery.dispatcher import NO_DISK, Batch, DeliveryOptions, DiskBooks, Dispatcher
+from otel_amplitude.delivery.observer import tell
+from otel_amplitude.delivery.parcel import Parcel
+from otel_amplitude.delivery.receipt import ACKNOWLEDGED, RESEND, Outcome, Receipt, Split, Verdict
+from otel_amplitude.delivery.retry import ExponentialBackoff, FixedWaits
+from otel_amplitude.delivery.shelf import MOST_SHELVED_IDS, Shelf
 
 IDS = st.sampled_from([("u1", "d1"), ("u1",), ("d1",), ("u2", "d2"), ("u2", "d1"), ("u3",), ("d4",), ("u5", "d5"), ("u6",), ("u7",)])
 VERDICTS = st.sampled_from([ACKNOWLEDGED, INVALID, CHARGED, RESEND, HELD, Outcome(Verdict.RETRY, "slow", charged=False, hold=5.0)])

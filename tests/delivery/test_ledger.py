@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from otel_amplitude.delivery._ledger import Ledger
-from otel_amplitude.delivery._stats import Pending
+from otel_amplitude.delivery.books import Pending
+from otel_amplitude.delivery.ledger import Ledger
 
 
 def test_a_snapshot_is_frozen() -> None:

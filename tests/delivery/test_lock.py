@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from otel_amplitude.delivery._lock import acquired, owns
+from otel_amplitude.delivery.lock import acquired, owns
 
 
 def taken_elsewhere(lock: threading.RLock) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from parcels import Memory, acknowledged, parcel
 
-from otel_amplitude.delivery._observer import Observer, tell
-from otel_amplitude.delivery._stats import Stats
+from otel_amplitude.delivery.books import Stats
+from otel_amplitude.delivery.observer import Observer, tell
 
 
 def test_one_that_raises_disturbs_nobody() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_amplitude.delivery._retry import ExponentialBackoff, FixedWaits
+from otel_amplitude.delivery.retry import ExponentialBackoff, FixedWaits
 
 
 @given(attempt=st.integers(1, 10_000), chance=st.floats(0, 1))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_amplitude.delivery import _segment as layout
+from otel_amplitude.delivery.disk import format as layout
 
 BODIES = [b'{"insert_id":"%d","text":"%s"}' % (number, b"x" * number) for number in range(20)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_amplitude.delivery._segment_index import SegmentIndex, Shelved
+from otel_amplitude.delivery.disk.segment_index import SegmentIndex, Shelved
 
 STARTS = st.integers(0, 30).map(lambda number: 64 + number * 10)
 STEPS = st.one_of(

@@ -18,10 +18,10 @@ from delivery.descriptors import descriptors_below
 from punctual import Stopwatch
 from spool_tools import NOW_MS, Clock, balanced, bodies, body, drain, fill, make, read_all
 
-from otel_amplitude.delivery import _segment as layout
-from otel_amplitude.delivery import _spool
-from otel_amplitude.delivery._lock import acquired
-from otel_amplitude.delivery._spool import Record, Spool, SpoolCounts, fingerprint
+from otel_amplitude.delivery.disk import format as layout
+from otel_amplitude.delivery.disk import spool as _spool
+from otel_amplitude.delivery.disk.spool import Record, Spool, SpoolCounts, fingerprint
+from otel_amplitude.delivery.lock import acquired
 from otel_amplitude.errors import SpoolError
 
 

@@ -12,7 +12,7 @@ import pytest
 import spool_tools as tools
 from spool_tools import NOW_MS, body, drain, fill, make
 
-from otel_amplitude.delivery import _spool_directory as disk
+from otel_amplitude.delivery.disk import directory as disk
 from otel_amplitude.errors import SpoolError
 
 

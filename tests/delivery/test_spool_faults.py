@@ -10,7 +10,7 @@ import spool_tools as tools
 from delivery.descriptors import descriptors_below
 from spool_tools import NOW_MS, Clock, Faults, body, make
 
-from otel_amplitude.delivery._spool import Spool
+from otel_amplitude.delivery.disk.spool import Spool
 from otel_amplitude.errors import SpoolError
 
 NUMBERS = (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.EACCES)

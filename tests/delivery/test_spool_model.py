@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from spool_tools import NOW_MS, Clock, body, make
 
-from otel_amplitude.delivery import _segment as layout
-from otel_amplitude.delivery._spool import Record, Spool
+from otel_amplitude.delivery.disk import format as layout
+from otel_amplitude.delivery.disk.spool import Record, Spool
 
 FILLERS = (0, 0, 100, 9_000, 30_000)
 STEPS = (

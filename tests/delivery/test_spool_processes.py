@@ -20,7 +20,7 @@ KILLS = 60
 
 START = """
 import os, sys, time
-from otel_amplitude.delivery._spool import Spool
+from otel_amplitude.delivery.disk.spool import Spool
 spool = Spool(sys.argv[1], "0123abcd", min_free=0)
 def body(number):
     return b'{"insert_id":"%d"}' % number

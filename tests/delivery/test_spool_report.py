@@ -12,8 +12,8 @@ import pytest
 import spool_tools as tools
 from spool_tools import FINGERPRINT, NOW_MS, Clock, body, drain, fill, make
 
-from otel_amplitude.delivery._spool import Spool
-from otel_amplitude.delivery._spool_report import PurgeReport, inspect, iter_records, purge
+from otel_amplitude.delivery.disk.inspect import PurgeReport, inspect, iter_records, purge
+from otel_amplitude.delivery.disk.spool import Spool
 from otel_amplitude.errors import SpoolError
 
 

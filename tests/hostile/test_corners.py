@@ -14,11 +14,11 @@ import pytest
 from punctual import Stopwatch
 
 from otel_amplitude import Amplitude, Config
-from otel_amplitude.delivery import _batch_exporter
-from otel_amplitude.delivery import _segment as layout
-from otel_amplitude.delivery._segment_file import SegmentFile
-from otel_amplitude.delivery._spool import fingerprint
-from otel_amplitude.delivery._spool_report import iter_records
+from otel_amplitude.delivery import batch_exporter as _batch_exporter
+from otel_amplitude.delivery.disk import format as layout
+from otel_amplitude.delivery.disk.inspect import iter_records
+from otel_amplitude.delivery.disk.segment_file import SegmentFile
+from otel_amplitude.delivery.disk.spool import fingerprint
 from otel_amplitude.results import Result
 from otel_amplitude.testing import FakeTransport, answer
 from otel_amplitude.transport import Request, Response

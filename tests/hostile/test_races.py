@@ -20,13 +20,13 @@ from parcels import Memory, acknowledged, fault, names, parcel, throttled
 from punctual import Stopwatch
 
 from otel_amplitude import Amplitude, Config, pipeline
-from otel_amplitude.delivery import _batch_exporter
-from otel_amplitude.delivery._batch_exporter import BatchExporter
-from otel_amplitude.delivery._dispatcher import Batch, DeliveryOptions
-from otel_amplitude.delivery._observer import Observer
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._receipt import Receipt
-from otel_amplitude.delivery._spool import Spool
+from otel_amplitude.delivery import batch_exporter as _batch_exporter
+from otel_amplitude.delivery.batch_exporter import BatchExporter
+from otel_amplitude.delivery.disk.spool import Spool
+from otel_amplitude.delivery.dispatcher import Batch, DeliveryOptions
+from otel_amplitude.delivery.observer import Observer
+from otel_amplitude.delivery.parcel import Parcel
+from otel_amplitude.delivery.receipt import Receipt
 from otel_amplitude.errors import TransportError
 from otel_amplitude.suppression import is_suppressed
 from otel_amplitude.testing import FakeTransport, answer

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._receipt import ACKNOWLEDGED, RESEND, Outcome, Receipt, Split, Verdict
-from otel_amplitude.delivery._stats import Pending, Stats
+from otel_amplitude.delivery.books import Pending, Stats
+from otel_amplitude.delivery.parcel import Parcel
+from otel_amplitude.delivery.receipt import ACKNOWLEDGED, RESEND, Outcome, Receipt, Split, Verdict
 from otel_amplitude.errors import TransportError
 from otel_amplitude.log import Log
 from otel_amplitude.telemetry._logs import LogObserver

@@ -11,8 +11,8 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._stats import Pending, Stats
+from otel_amplitude.delivery.books import Pending, Stats
+from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.errors import TransportError
 from otel_amplitude.telemetry._metrics import SWITCH, MetricsObserver, metrics_observers
 from otel_amplitude.testing._transport import answer
@@ -114,7 +114,7 @@ logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from otel_amplitude.delivery._stats import Stats
+from otel_amplitude.delivery.books import Stats
 from otel_amplitude.telemetry._metrics import MetricsObserver
 class Books:
     def __init__(self, accepted): self.accepted = accepted

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from otel_amplitude.delivery._parcel import Parcel
+from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.errors import TransportError
 from otel_amplitude.testing import FakeTransport, answer
 from otel_amplitude.transport import Request, Response

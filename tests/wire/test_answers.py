@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._receipt import RESEND, Receipt, Split, Verdict
+from otel_amplitude.delivery.parcel import Parcel
+from otel_amplitude.delivery.receipt import RESEND, Receipt, Split, Verdict
 from otel_amplitude.errors import TransportError
 from otel_amplitude.transport import Response
 from otel_amplitude.wire._answers import read_receipt

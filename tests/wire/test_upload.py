@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_amplitude._version import __version__
-from otel_amplitude.delivery._parcel import Parcel
+from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.limits import ENDPOINTS
 from otel_amplitude.transport import Request
 from otel_amplitude.wire._upload import build_upload
@@ -120,7 +120,7 @@ def test_without_the_extra_the_standard_library_compresses() -> None:
     code = """
 import gzip, sys
 sys.modules["isal"] = None
-from otel_amplitude.delivery._parcel import Parcel
+from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.wire import _upload
 request = _upload.build_upload([Parcel(b"{}", ("u",), 0)], api_key="k", url="https://a.example/", compression="gzip")
 assert _upload._gzip is gzip

@@ -18,12 +18,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from otel_amplitude.delivery import _segment as layout
-from otel_amplitude.delivery import _spool_directory as disk
-from otel_amplitude.delivery._lock import acquired
-from otel_amplitude.delivery._segment_file import SegmentFile, is_ours
-from otel_amplitude.delivery._segment_index import Shelved
-from otel_amplitude.delivery._stats import SPOOL_FULL, SPOOL_IO
+from otel_amplitude.delivery.books import SPOOL_FULL, SPOOL_IO
+from otel_amplitude.delivery.disk import directory as disk
+from otel_amplitude.delivery.disk import format as layout
+from otel_amplitude.delivery.disk.segment_file import SegmentFile, is_ours
+from otel_amplitude.delivery.disk.segment_index import Shelved
+from otel_amplitude.delivery.lock import acquired
 from otel_amplitude.errors import SpoolError
 
 # How long after a failure the disk is tried again, and between looks for the directories of the dead.

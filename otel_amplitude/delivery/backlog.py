@@ -8,9 +8,9 @@ from collections.abc import Set as AbstractSet
 from itertools import chain, islice
 from operator import attrgetter
 
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._receipt import Split
-from otel_amplitude.delivery._shelf import Shelf
+from otel_amplitude.delivery.parcel import Parcel
+from otel_amplitude.delivery.receipt import Split
+from otel_amplitude.delivery.shelf import Shelf
 
 in_order = attrgetter("order")
 # A second sender looks at this many batches of the line for ids that are not in flight, and goes if half a batch was found.

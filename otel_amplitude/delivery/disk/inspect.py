@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from otel_amplitude.delivery import _segment as layout
-from otel_amplitude.delivery import _spool_directory as disk
-from otel_amplitude.delivery._segment_file import read_at, write_at
+from otel_amplitude.delivery.disk import directory as disk
+from otel_amplitude.delivery.disk import format as layout
+from otel_amplitude.delivery.disk.segment_file import read_at, write_at
 from otel_amplitude.errors import SpoolError
 
 

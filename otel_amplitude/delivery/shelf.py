@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from otel_amplitude.delivery._parcel import Parcel
+from otel_amplitude.delivery.parcel import Parcel
 
 # Whoever can make ids must not fill our memory with them: above this many everyone waits until the next sweep.
 MOST_SHELVED_IDS: Final = 10_000

@@ -16,19 +16,19 @@ from os import getpid
 from random import random as any_random
 from typing import TYPE_CHECKING, Final
 
-from otel_amplitude.delivery._dispatcher import NO_DISK, Batch, DeliveryOptions, DiskBooks, Dispatcher
-from otel_amplitude.delivery._lock import acquired, owns
-from otel_amplitude.delivery._observer import Note, Observer, tell
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._receipt import Receipt
-from otel_amplitude.delivery._retry import ExponentialBackoff, RetryPolicy
-from otel_amplitude.delivery._stats import SPOOL_IO, Stats
+from otel_amplitude.delivery.books import SPOOL_IO, Stats
+from otel_amplitude.delivery.dispatcher import NO_DISK, Batch, DeliveryOptions, DiskBooks, Dispatcher
+from otel_amplitude.delivery.lock import acquired, owns
+from otel_amplitude.delivery.observer import Note, Observer, tell
+from otel_amplitude.delivery.parcel import Parcel
+from otel_amplitude.delivery.receipt import Receipt
+from otel_amplitude.delivery.retry import ExponentialBackoff, RetryPolicy
 from otel_amplitude.errors import without_frames
 from otel_amplitude.pipeline import entered, inside
 from otel_amplitude.suppression import suppressed
 
 if TYPE_CHECKING:
-    from otel_amplitude.delivery._spool import Record, Spool
+    from otel_amplitude.delivery.disk.spool import Record, Spool
 
 # Arrivals are booked in slices, so that callers are never kept from the interpreter for long.
 _SLICE: Final = 256

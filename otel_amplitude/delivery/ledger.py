@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from otel_amplitude.delivery._stats import REFUSED_REASONS, Pending, Stats
+from otel_amplitude.delivery.books import REFUSED_REASONS, Pending, Stats
 
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 

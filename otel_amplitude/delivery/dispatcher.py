@@ -9,13 +9,13 @@ from functools import cached_property
 from itertools import chain
 from typing import Final, Protocol
 
-from otel_amplitude.delivery._backlog import Backlog, bytes_of, in_order
-from otel_amplitude.delivery._ledger import Ledger
-from otel_amplitude.delivery._observer import Note
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._receipt import ACKNOWLEDGED, Outcome, Receipt, Split, Verdict
-from otel_amplitude.delivery._retry import ExponentialBackoff, RetryPolicy
-from otel_amplitude.delivery._stats import Pending, Stats
+from otel_amplitude.delivery.backlog import Backlog, bytes_of, in_order
+from otel_amplitude.delivery.books import Pending, Stats
+from otel_amplitude.delivery.ledger import Ledger
+from otel_amplitude.delivery.observer import Note
+from otel_amplitude.delivery.parcel import Parcel
+from otel_amplitude.delivery.receipt import ACKNOWLEDGED, Outcome, Receipt, Split, Verdict
+from otel_amplitude.delivery.retry import ExponentialBackoff, RetryPolicy
 
 # A server's delay is a minimum, but a mistaken one must not stop us for a day.
 MOST_PAUSE: Final = 300.0
@@ -105,15 +105,29 @@ class DiskBooks(Protocol):
     """
 
     @property
-    def appended(self) -> int: ...
+    def appended(self) -> int:
+        """See the class."""
+        ...
+
     @property
-    def adopted(self) -> int: ...
+    def adopted(self) -> int:
+        """See the class."""
+        ...
+
     @property
-    def expired(self) -> int: ...
+    def expired(self) -> int:
+        """See the class."""
+        ...
+
     @property
-    def corrupt(self) -> int: ...
+    def corrupt(self) -> int:
+        """See the class."""
+        ...
+
     @property
-    def gone(self) -> int: ...
+    def gone(self) -> int:
+        """See the class."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

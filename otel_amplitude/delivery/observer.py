@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import current_thread, main_thread
 
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._receipt import Receipt
-from otel_amplitude.delivery._stats import Stats
+from otel_amplitude.delivery.books import Stats
+from otel_amplitude.delivery.parcel import Parcel
+from otel_amplitude.delivery.receipt import Receipt
 
 
 class Observer:

@@ -7,9 +7,9 @@ import os
 from contextlib import suppress
 from typing import Final
 
-from otel_amplitude.delivery import _segment as layout
-from otel_amplitude.delivery import _spool_directory as disk
-from otel_amplitude.delivery._segment_index import SegmentIndex, Shelved
+from otel_amplitude.delivery.disk import directory as disk
+from otel_amplitude.delivery.disk import format as layout
+from otel_amplitude.delivery.disk.segment_index import SegmentIndex, Shelved
 
 _PIECE_BYTES: Final = 2**20
 _READ_TRIES: Final = 3
@@ -98,18 +98,22 @@ class SegmentFile:
 
     @property
     def size(self) -> int:
+        """Bytes of the file that hold whole records, header included."""
         return self._mark[0]
 
     @property
     def count(self) -> int:
+        """How many records were written or found."""
         return self._mark[1]
 
     @property
     def unsynced(self) -> bool:
+        """Whether anything was written since the last `fsync`."""
         return self.synced < self.size
 
     @property
     def linked(self) -> bool:
+        """Whether the file still has a name."""
         try:
             return os.fstat(self.fd).st_nlink > 0
         except OSError:
@@ -117,6 +121,7 @@ class SegmentFile:
 
     @property
     def finished(self) -> bool:
+        """Whether all of its records were read and resolved, and none will follow."""
         return self.sealed and self._loaded >= self.size and self._index.first_unresolved() is None
 
     def age(self, accepted_ms: int, wall: float, now: float) -> float:
@@ -179,6 +184,7 @@ class SegmentFile:
         return found.records, count - self._seen - len(found.records)
 
     def resolve(self, start: int) -> None:
+        """Note that the record that starts there met its end."""
         self._index.resolve(start)
 
     def shelve(self, record: Shelved) -> None:
@@ -248,6 +254,7 @@ class SegmentFile:
         return True
 
     def close(self) -> None:
+        """Close the descriptor; may be called again."""
         fd, self.fd = self.fd, -1
         disk.close_quietly(fd)
 
