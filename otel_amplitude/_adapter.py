@@ -8,7 +8,6 @@ import queue
 import re
 import socket
 import ssl
-import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -27,6 +26,7 @@ from urllib3.exceptions import HTTPError, ProxyError
 from urllib3.util.connection import allowed_gai_family
 from urllib3.util.ssl_ import create_urllib3_context
 
+from otel_amplitude.clock import monotonic
 from otel_amplitude.limits import MAX_ANSWER_BYTES
 
 # Status line, headers, framing and body of one answer, whatever their shares.
@@ -55,7 +55,7 @@ class Attempt:
 
     def remaining(self) -> float:
         """Seconds that are left; never zero, which a socket would take for "do not wait"."""
-        left = self.deadline - time.monotonic()
+        left = self.deadline - monotonic()
         if left <= 0:
             raise TimeoutError("the deadline has passed")
         return left
@@ -63,7 +63,7 @@ class Attempt:
     @property
     def stale(self) -> bool:
         """Whether a connection that was kept alive turned out to be closed."""
-        return self.sent and not self.dialled and not self.answered and time.monotonic() < self.deadline
+        return self.sent and not self.dialled and not self.answered and monotonic() < self.deadline
 
 
 # The exchange of the current thread, or greenlet: how the deadline reaches a socket through two libraries that only know timeouts

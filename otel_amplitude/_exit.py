@@ -7,8 +7,9 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from otel_amplitude.clock import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,7 @@ class Exit:
 
     def remaining(self) -> float:
         """Seconds left of the one limit that all shutdowns of this client share, from the first call on."""
-        now = time.monotonic()
+        now = monotonic()
         # Long past: this is another shutdown, not the same exit. But a process ends once, however long its other clients take.
         if now > self._deadline + self.timeout and not (self._leaving and self._deadline > float("-inf")):
             self._deadline = now + self.timeout
@@ -93,7 +94,7 @@ class Exit:
     def told_to_end(self) -> None:
         """The process got SIGTERM, which some servers end by without another word: for the time an exit may take, settle events at once."""
         self.hurried = True
-        self._serves_until = time.monotonic() + self.timeout
+        self._serves_until = monotonic() + self.timeout
         self.soon()
 
     def soon(self) -> None:
@@ -101,12 +102,12 @@ class Exit:
 
         It is held up for a second in all by events that do not leave, since it still serves; those go on their way beside it.
         """
-        now = time.monotonic()
+        now = monotonic()
         if now > self._serves_until:  # that was not the end
             self.hurried = False
             return
         if not self.client.flush(max(0.0, min(self._patience, self.remaining()))):
-            self._patience -= time.monotonic() - now
+            self._patience -= monotonic() - now
         self.client.say_books()
 
     def done(self) -> bool:

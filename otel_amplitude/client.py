@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_amplitude._exit import Exit
 from otel_amplitude._version import __version__
+from otel_amplitude.clock import application_time, wall
 from otel_amplitude.config import Config, checked
 from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.errors import InvalidEventError, MiddlewareError
@@ -336,7 +336,7 @@ class Amplitude:
 
     def _submit(self, event: dict[str, Any], is_sound: bool, is_plain: bool) -> Result | str:
         """Complete, check, encode, hand over; all that is left to do with a sound event is to encode it."""
-        now = int(time.time() * 1000)
+        accepted_ms = int(wall() * 1000)
         insert_id: Any = ""
         removed: list[str] = []
         try:
@@ -348,7 +348,7 @@ class Amplitude:
                 if type(insert_id) is not str or not insert_id:
                     insert_id = event["insert_id"] = _key(insert_id)
                 if event.get("time") is None:
-                    event["time"] = now
+                    event["time"] = int(application_time() * 1000)
                 removed = check_event(event, self._min_id_length)
             body = encode_event(event, is_plain=is_plain)
         except InvalidEventError as error:
@@ -359,7 +359,7 @@ class Amplitude:
             return self._invalid(insert_id, known, InvalidEventError(problem, "unserializable"))
         if removed:
             self.log.warning("event.fixed", removed=",".join(removed), event_type=event.get("event_type"))
-        refusal = self._exporter.take(Parcel(body, ids_of(event), now))
+        refusal = self._exporter.take(Parcel(body, ids_of(event), accepted_ms))
         return insert_id if refusal is None else Result(insert_id, "refused", refusal)
 
     # Refusals

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from otel_amplitude import limits
+from otel_amplitude.clock import monotonic
 from otel_amplitude.delivery.batch_exporter import BatchExporter
 from otel_amplitude.delivery.dispatcher import Batch, DeliveryOptions
 from otel_amplitude.delivery.retry import ExponentialBackoff, FixedWaits
@@ -77,7 +77,7 @@ class AmplitudeExporter(BatchExporter):
 
         Args:
             batch: what to send; the request keeps its order.
-            deadline: when the attempt must end, on `time.monotonic`.
+            deadline: when the attempt must end, on `clock.monotonic`.
         """
         config = self._config
         request = build_upload(
@@ -87,7 +87,7 @@ class AmplitudeExporter(BatchExporter):
             min_id_length=config.min_id_length,
             headers=config.headers,
             compression="none" if config.dry_run else config.compression,
-            timeout=max(0.001, deadline - time.monotonic()),
+            timeout=max(0.001, deadline - monotonic()),
         )
         try:
             answer = self._transport.send(request)

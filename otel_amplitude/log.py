@@ -7,10 +7,10 @@ import logging
 import os
 import re
 import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_amplitude.clock import monotonic
 from otel_amplitude.late_imports import late_import
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Log:
         secrets: tuple[str, ...] = (),
         *,
         debug: bool = False,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """Make the logger of one client.
 

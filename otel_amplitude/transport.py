@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from otel_amplitude.clock import monotonic
 from otel_amplitude.errors import TransportError, without_frames
 from otel_amplitude.late_imports import late_import
 from otel_amplitude.limits import MAX_ANSWER_BYTES, MAX_ANSWER_DEPTH
@@ -140,7 +140,7 @@ class RequestsTransport:
             TransportError: no answer that could be read; the message says why and never contains body or key.
         """
         # Raised outside of the handler: no foreign exception, whose frames hold the body, hangs on ours.
-        answer = self._try(request, time.monotonic() + request.timeout)
+        answer = self._try(request, monotonic() + request.timeout)
         if isinstance(answer, str):
             raise TransportError(answer)
         return answer

@@ -91,7 +91,7 @@ def test_what_could_not_be_sent_at_exit_is_not_left_to_a_provider_that_may_never
 def test_an_application_that_still_serves_is_held_up_for_a_second_in_all(client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """By events that do not leave; with those that do, it goes on as soon as they are settled."""
     now = 1000.0
-    monkeypatch.setattr(_exit.time, "monotonic", lambda: now)
+    monkeypatch.setattr(_exit, "monotonic", lambda: now)
 
     def flush(timeout: float | None = None) -> bool:
         nonlocal now
@@ -111,7 +111,7 @@ def test_an_application_that_still_serves_is_held_up_for_a_second_in_all(client:
 def test_a_sigterm_that_was_not_the_end_is_forgotten(client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Events are settled one by one for as long as an exit may take, no longer."""
     now = 1000.0
-    monkeypatch.setattr(_exit.time, "monotonic", lambda: now)
+    monkeypatch.setattr(_exit, "monotonic", lambda: now)
     client.leaving.told_to_end()
     now += 6
     client.leaving.soon()
@@ -129,7 +129,7 @@ def test_a_processor_that_shuts_down_before_the_end_leaves_the_client_open(clien
 def test_one_limit_is_shared_from_the_first_call_on(client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time runs down over all shutdowns of one exit; long after, another shutdown gets its own."""
     now = 1000.0
-    monkeypatch.setattr(_exit.time, "monotonic", lambda: now)
+    monkeypatch.setattr(_exit, "monotonic", lambda: now)
     assert client.leaving.remaining() == 5.0
     now += 3
     assert client.leaving.remaining() == 2.0
@@ -142,7 +142,7 @@ def test_one_limit_is_shared_from_the_first_call_on(client: FakeClient, monkeypa
 def test_a_process_ends_once(client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long other clients take to end before it, one that leaves gets no more time than that of the one exit."""
     now = 1000.0
-    monkeypatch.setattr(_exit.time, "monotonic", lambda: now)
+    monkeypatch.setattr(_exit, "monotonic", lambda: now)
     client.leaving.attach()
     client.leaving.hurry()
     now += 60

@@ -12,7 +12,7 @@ TOP = "otel_amplitude"
 
 # Lowest first. A room imports from floors below its own; rooms of one floor do not know each other.
 FLOORS = (
-    {"late_imports"},
+    {"clock", "late_imports"},
     {"_version", "errors", "limits", "log", "pipeline", "suppression"},
     {"values"},
     {"events"},
@@ -104,3 +104,16 @@ def test_requests_is_imported_in_one_room() -> None:
         or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "requests")
     }
     assert users <= {"_adapter", "transport"}
+
+
+def test_clocks_are_read_in_one_room() -> None:
+    """A fake clock of a test must not meet a real one; what the command line measures for itself is its own affair."""
+    clocks = {"time", "time_ns", "monotonic", "monotonic_ns"}
+    users = {
+        room
+        for room, path in files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Attribute) and node.attr in clocks and isinstance(node.value, ast.Name) and node.value.id == "time")
+        or (isinstance(node, ast.ImportFrom) and node.module == "time" and any(alias.name in clocks for alias in node.names))
+    }
+    assert users - APART <= {"clock", "cli"}

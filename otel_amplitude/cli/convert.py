@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -20,6 +19,7 @@ from otel_amplitude.cli._options import add_options, given_options, make_config
 from otel_amplitude.cli._seen import SourceError
 from otel_amplitude.cli._table import Progress, printable
 from otel_amplitude.client import Amplitude
+from otel_amplitude.clock import wall
 from otel_amplitude.config import Config, environment_values
 from otel_amplitude.convert._otlp import Batch, read_request
 from otel_amplitude.delivery.disk.inspect import iter_records
@@ -166,7 +166,7 @@ class _Sink(AbstractContextManager["_Sink"]):
             if not data.get("insert_id"):
                 done.note(f"{where}: is an event without insert_id, which would be counted twice when this is repeated")
                 return 0
-            self.event(line.strip(), int(time.time() * 1000))
+            self.event(line.strip(), int(wall() * 1000))
             return 1
         return self._otlp(read_request(data), where, done)
 
@@ -295,7 +295,7 @@ def _feed_lines(arguments: argparse.Namespace, sink: _Sink, done: _Done) -> Iter
 
 
 def _feed_spool(arguments: argparse.Namespace, sink: _Sink, done: _Done) -> Iterator[int]:
-    now = int(time.time() * 1000)
+    now = int(wall() * 1000)
     for record in iter_records(arguments.spool):
         done.line += 1
         try:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 import uuid
 from typing import Final
 
+from otel_amplitude.clock import application_time
 from otel_amplitude.config import API_KEY_FALLBACK, ENVIRONMENT_PREFIX
 from otel_amplitude.errors import ConfigurationError
 from otel_amplitude.identity._cookie import make_cookie, plausible_ms
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError(
             f"the cookie is named after the project: give --api-key (its first ten characters are enough), or set {ENVIRONMENT_PREFIX}API_KEY"
         )
-    session = int(time.time() * 1000) if arguments.session_id is None else plausible_ms(arguments.session_id)
+    session = int(application_time() * 1000) if arguments.session_id is None else plausible_ms(arguments.session_id)
     if session is None:
         raise ConfigurationError(f"--session-id must be milliseconds since 1970 (13 digits), not {arguments.session_id!r}")
     device = arguments.device_id or str(uuid.uuid4())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
+from otel_amplitude.clock import application_time, monotonic
 from otel_amplitude.convert._casts import to_groups, to_text
 from otel_amplitude.convert._globs import compile_globs, has_wildcard
 from otel_amplitude.convert._naming import EventTypes
@@ -85,7 +85,7 @@ class Changes:
     What has not changed is sent again after ten minutes, in case the event that carried it was lost. Any thread may ask.
     """
 
-    def __init__(self, most: int = 4_096, seconds: float = 600.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int = 4_096, seconds: float = 600.0, clock: Callable[[], float] = monotonic) -> None:
         self._seconds = seconds
         self._clock = clock
         self._sent: Recent[tuple[str, ...], tuple[int, float]] = Recent(most)
@@ -267,4 +267,4 @@ def _clean_all(properties: dict[str, Any], plan: Plan) -> None:
 
 def to_milliseconds(nanoseconds: int | None) -> int:
     """Give the time of an event; now, for an item that was made by hand without one."""
-    return (nanoseconds or time.time_ns()) // 1_000_000
+    return nanoseconds // 1_000_000 if nanoseconds else int(application_time() * 1000)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import SpanKind
 
+from otel_amplitude.clock import monotonic
 from otel_amplitude.convert._addresses import client_address
 from otel_amplitude.convert._assembly import Assembly, Converted, Draft, plain_event, taken, to_milliseconds
 from otel_amplitude.convert._exposures import FLAG_EVENTS, Exposures
@@ -53,7 +53,7 @@ class Converter:
         client_ip: int | None = None,
         exposures: bool = False,
         log: Log | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """Make a converter.
 

@@ -16,6 +16,8 @@ from os import getpid
 from random import random as any_random
 from typing import TYPE_CHECKING, Final
 
+from otel_amplitude.clock import monotonic
+from otel_amplitude.clock import wall as machine_wall
 from otel_amplitude.delivery.books import SPOOL_IO, Stats
 from otel_amplitude.delivery.dispatcher import NO_DISK, Batch, DeliveryOptions, DiskBooks, Dispatcher
 from otel_amplitude.delivery.lock import acquired, owns
@@ -124,8 +126,8 @@ class BatchExporter(ABC):
         retry: RetryPolicy | None = None,
         spool: Spool | None = None,
         read_ids: Callable[[bytes], tuple[str, ...]] = lambda _body: ("",),
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = monotonic,
+        wall: Callable[[], float] = machine_wall,
         random: Callable[[], float] = any_random,
     ) -> None:
         """Make an exporter; no thread, file or connection exists before the first parcel.
@@ -166,7 +168,7 @@ class BatchExporter(ABC):
 
         Args:
             batch: the parcels in order, with `halved` for the reader of the answer.
-            deadline: the moment on the clock (`time.monotonic` by default) by which this attempt must have ended.
+            deadline: the moment on the clock (`otel_amplitude.clock.monotonic` by default) by which this attempt must have ended.
 
         Returns:
             One outcome for each parcel.

@@ -7,12 +7,13 @@ older JavaScript SDK (`amp_<6 of the key>`: parts joined by dots, numbers in bas
 from __future__ import annotations
 
 import re
-import time
 from base64 import b64decode, b64encode
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 import orjson
+
+from otel_amplitude.clock import application_time
 
 # The browser SDK's default session timeout; a session that was silent for longer is over.
 SESSION_TIMEOUT_MS: Final = 30 * 60 * 1000
@@ -168,7 +169,7 @@ def make_cookie(
         last_event_ms: milliseconds since 1970; None is now. More than 30 minutes ago, the session counts as over.
         opt_out: the visitor asked to be left alone.
     """
-    now = int(time.time() * 1000)
+    now = int(application_time() * 1000)
     data: dict[str, object] = {"deviceId": device_id}
     if user_id is not None:
         data["userId"] = user_id

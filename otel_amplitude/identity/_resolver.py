@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from otel_amplitude.clock import application_time
 from otel_amplitude.identity._cookie import SESSION_TIMEOUT_MS, BrowserCookie, plausible_ms, read_cookie
 from otel_amplitude.identity._propagator import IDENTITY_HEADERS_VARIABLE
 from otel_amplitude.identity._scope import RequestScope
@@ -123,7 +123,7 @@ class IdentityResolver:
         min_id_length: int | None = None,
         log: Log | None = None,
         as_route: Callable[[str], str] = str,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = application_time,
     ) -> None:
         """Make the resolver of one client from options as `Config` checked them.
 
@@ -137,7 +137,7 @@ class IdentityResolver:
             min_id_length: None means Amplitude's 5.
             log: where the three hints go, each once; None says nothing.
             as_route: gives the template of a route as events write it, for the hint.
-            wall: seconds since 1970, for the session's 30 minutes.
+            wall: seconds since 1970 as the application sees them, for the session's 30 minutes.
         """
         self.conflicts = 0
         self.short_ids = 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Final
+
+from otel_amplitude.clock import monotonic
 
 _MAX_IDS: Final = 50_000
 
@@ -15,7 +16,7 @@ class Cap:
     Any thread may ask; a race may let a few more through, which a cap can bear.
     """
 
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, per_minute: int, clock: Callable[[], float] = monotonic) -> None:
         """Allow `per_minute` for each id; 0 means no cap."""
         self._most = per_minute
         self._clock = clock

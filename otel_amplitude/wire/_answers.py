@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from otel_amplitude.clock import wall
 from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.delivery.receipt import ACKNOWLEDGED, RESEND, Outcome, Receipt, Split, Verdict
 from otel_amplitude.errors import TransportError
@@ -236,4 +236,4 @@ def read_receipt(
     if isinstance(answer, TransportError):
         return Receipt([Outcome(Verdict.RETRY, "unreachable")] * len(parcels), "unreachable", server_fault=True, response=answer)
     read = _READERS.get(answer.status) or _CLASSES.get(answer.status // 100, _server_fault)
-    return read(_Answer(answer, answer.json() or {}, parcels, batch_endpoint, time.time() if now is None else now))
+    return read(_Answer(answer, answer.json() or {}, parcels, batch_endpoint, wall() if now is None else now))

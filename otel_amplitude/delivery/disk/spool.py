@@ -11,13 +11,14 @@ import errno
 import hashlib
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from otel_amplitude.clock import monotonic
+from otel_amplitude.clock import wall as machine_wall
 from otel_amplitude.delivery.books import SPOOL_FULL, SPOOL_IO
 from otel_amplitude.delivery.disk import directory as disk
 from otel_amplitude.delivery.disk import format as layout
@@ -118,8 +119,8 @@ class Spool:
         max_age: float = 48 * 3600.0,
         sync_interval: float = 0.5,
         min_free: int = 64 * 2**20,
-        wall: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = machine_wall,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """Check the directory; write nothing.
 
