@@ -24,6 +24,7 @@ from otel_amplitude.middleware._chain import Chain, Middleware, Payload
 from otel_amplitude.results import Result, Results
 from otel_amplitude.telemetry._logs import LogObserver
 from otel_amplitude.telemetry._metrics import metrics_observers
+from otel_amplitude.telemetry._sandbox import counters_for
 
 if TYPE_CHECKING:
     from otel_amplitude.convert._rules import Rules
@@ -77,14 +78,18 @@ class Amplitude:
             key: dict(value) for key, value in (("plan", config.plan), ("ingestion_metadata", config.ingestion_metadata)) if value
         }
         self._results = Results(config.on_result, config.on_retry, self.log)
+        # None but for a sandbox on this machine.
+        self._sandbox = None if config.transport or config.dry_run else counters_for(config.endpoint, self.stats)
         self._exporter = AmplitudeExporter(
             config,
             observers=(
                 LogObserver(self.log, config.spool_dir),
                 self._results,
+                *([self._sandbox] if self._sandbox is not None else ()),
                 *metrics_observers(self.stats, endpoint=config.endpoint, capacity=config.max_cached_events),
             ),
         )
+        self._count_refused = self._exporter.refuse if self._sandbox is None else self._sandbox.counted(self._exporter.refuse)
         self._middleware: tuple[Middleware, ...] = tuple(config.middleware)
         self._link()
         self._made: dict[str, Any] = {}
@@ -366,11 +371,11 @@ class Amplitude:
 
     def refuse(self, reason: str, *, insert_id: str = "", message: str = "") -> Result:
         """Count an event that was not accepted, and give the result that says so."""
-        self._exporter.refuse(reason)
+        self._count_refused(reason)
         return Result(insert_id, "refused", reason, message=message)
 
     def _refused_by_middleware(self, reason: str, name: str, error: BaseException | None) -> Result | str:
-        self._exporter.refuse(reason)
+        self._count_refused(reason)
         if error is not None:
             told = str(error) if isinstance(error, MiddlewareError) else self.log.raised(error)  # the chain's own words quote nothing
             self.log.error("middleware.failed", middleware=name, error=told)
@@ -379,7 +384,7 @@ class Amplitude:
         return Result("", "refused", reason, message=name)
 
     def _invalid(self, insert_id: str, event: Mapping[str, Any], error: InvalidEventError) -> Result:
-        self._exporter.refuse(error.reason)
+        self._count_refused(error.reason)
         self.log.warning("event.invalid", reason=error.reason, event_type=event.get("event_type"), problem=str(error))
         return Result(insert_id, "refused", error.reason, message=str(error), error=error)
 
@@ -426,6 +431,8 @@ class Amplitude:
             True when everything accepted is settled.
         """
         settled = self._exporter.shutdown(self.leaving.remaining() if timeout is None else timeout)
+        if self._sandbox is not None:
+            self._sandbox.last()
         if self.leaving.done():
             self.say_books()
         return settled

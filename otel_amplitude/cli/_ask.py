@@ -34,22 +34,3 @@ def ask(sandbox: str, path: str, **query: object) -> Any:
         raise TransportError(
             f"no sandbox answers at {sandbox} ({error}); start one with otel-amplitude sandbox, and give the address it prints"
         ) from error
-
-
-def publish_books(sandbox: str, token: str, process: str, books: dict[str, Any]) -> None:
-    """Show the books of a process on the sandbox's page; silent when that is not possible.
-
-    Args:
-        sandbox: its address.
-        token: of this run of it.
-        process: the name to show them under.
-        books: counts, and counts by reason.
-    """
-    body = json.dumps({"process": process, "books": books}).encode()
-    request = urllib.request.Request(  # noqa: S310 -- loopback
-        f"{sandbox}/api/books", body, {"Content-Type": "application/json", "X-Sandbox-Token": token}
-    )
-    try:
-        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=_SECONDS).close()
-    except (OSError, http.client.HTTPException):
-        return

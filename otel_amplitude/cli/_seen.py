@@ -80,7 +80,7 @@ class Seen:
         source: where, in words.
         types: by event type.
         refusals: events that were refused before they were sent, by reason, from the books of the processes.
-        rejections: what the sandbox refused, by reason.
+        rejections: what the sandbox rejected, by reason.
         broken: lines that were no event.
         forgotten: events that a sandbox took, and has no more.
     """
@@ -190,7 +190,7 @@ def _sandbox_catalog(address: str) -> Seen:
             entry["count"], user_count=entry["users"], first=entry.get("first"), last=entry.get("last"), properties=properties
         )
     seen.forgotten = max(0, summary["accepted"] - seen.events)
-    seen.rejections.update(_counts(summary["refusals"]))
-    for process in ask(address, "/api/books")["processes"].values():
-        seen.refusals.update(_counts(process["books"].get("refused")))
+    seen.rejections.update(_counts(summary["rejections"]))
+    for entry in ask(address, "/api/counters")["refused"]:
+        seen.refusals[entry["reason"]] = entry["count"]
     return seen

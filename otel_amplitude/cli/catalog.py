@@ -114,7 +114,7 @@ def _print_tables(seen: Seen, found: dict[str, Any]) -> None:
         if entry["properties"]:
             rows = [(item["name"], ", ".join(item["types"]), f"{item['count']:,}", item["sample"]) for item in entry["properties"]]
             print_table(f"Properties of {entry['type']}", ("property", "type", "events", "sample"), rows)
-    for title, counts in (("Refused before sending, by reason", found["refused"]), ("Requests the sandbox refused", found["rejected"])):
+    for title, counts in (("Refused before sending, by reason", found["refused"]), ("Requests the sandbox rejected", found["rejected"])):
         if counts:
             print_table(title, ("reason", "count"), [(reason, f"{count:,}") for reason, count in counts.items()])
 

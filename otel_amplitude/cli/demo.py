@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from otel_amplitude.cli._ask import publish_books
 from otel_amplitude.cli._table import print_table
 from otel_amplitude.cli.sandbox import stop_signal
 from otel_amplitude.errors import OtelAmplitudeError
@@ -298,10 +297,6 @@ def _report(sandbox: Sandbox, scene: _Scene, expected: Counter[str], output: str
     print_table("What arrived", ("event type", "events", "users", "revenue"), [_row(kind, events) for kind in sorted(by_type)])
     lines = map(_read_books, re.findall(r"exporter\.stopped (.*)", output))
     books = list({each["pid"]: each for each in lines}.values())  # a process may say them twice: its last word counts
-    for each in books:
-        publish_books(
-            sandbox.url, sandbox.token, f"shop, process {each['pid']}", {name: value for name, value in each.items() if name != "pid"}
-        )
     print_table(
         "The books of each process, as it said them when it stopped",
         ("process", "accepted", "acknowledged", "refused"),

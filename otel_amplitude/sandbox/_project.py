@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from otel_amplitude.sandbox import _contract as contract
 from otel_amplitude.sandbox._contract import REFUSING, Reading
+from otel_amplitude.sandbox._counters import Processes
 from otel_amplitude.sandbox._faults import AFTER, BEFORE, KINDS, Fault, Faults, Reply, reply
 from otel_amplitude.sandbox._limits import EpsLimits, Limits
 from otel_amplitude.sandbox._properties import People
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 
 MAX_REQUESTS = 10_000
 MAX_REQUEST_BYTES = 64_000_000
-MAX_REFUSALS = 200
-MAX_PROCESSES = 64
+MAX_REJECTIONS = 200
 CHART_SECONDS = 120
 
 
@@ -70,6 +70,7 @@ class Project:
         self._limits = Limits(eps)
         self._faults = Faults()
         self._people = People()
+        self._processes = Processes()
         self._forget()
         for event in self._store.events():
             self._people.learn(event)
@@ -77,12 +78,11 @@ class Project:
     def _forget(self) -> None:
         self.accepted = 0
         self.duplicates = 0
-        self._refused: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter()
         self._uploads = 0
         self._requests: deque[Received] = deque()
         self._request_bytes = 0
-        self._refusals: deque[Json] = deque(maxlen=MAX_REFUSALS)
-        self._books: dict[str, Json] = {}
+        self._rejections: deque[Json] = deque(maxlen=MAX_REJECTIONS)
         self._seconds: dict[int, list[int]] = {}
 
     # ------------------------------------------------------------------------------------------------------- uploads
@@ -144,10 +144,10 @@ class Project:
         if replaced:
             instead = reply(replaced[0], endpoint, reading.events, reading.api_key)
             reason, error = f"fault {replaced[0].name}", "switched on in the sandbox"
-            self._refuse(endpoint, reading, now, status=instead.status, reason=reason, error=error, kept=stored)
+            self._reject(endpoint, reading, now, status=instead.status, reason=reason, error=error, kept=stored)
             return Decision(instead, after)
         if reading.status != 200:
-            self._refuse(endpoint, reading, now, status=reading.status, reason=reading.reason, error=str(reading.body["error"]))
+            self._reject(endpoint, reading, now, status=reading.status, reason=reading.reason, error=str(reading.body["error"]))
         return Decision(Reply(reading.status, reading.body), after)
 
     def _accept(self, endpoint: Endpoint, reading: Reading, now: float) -> None:
@@ -168,11 +168,11 @@ class Project:
         for event in fresh:
             self._people.learn(event)
 
-    def _refuse(
+    def _reject(
         self, endpoint: Endpoint, reading: Reading, now: float, *, status: int, reason: str, error: str, kept: bool = False
     ) -> None:
         offenders = [
-            Row("refused", event, findings)
+            Row("rejected", event, findings)
             for event, findings in zip(reading.events, reading.findings, strict=True)
             if any(finding.kind in REFUSING for finding in findings)
         ]
@@ -181,10 +181,10 @@ class Project:
             self._store.add(endpoint.path, offenders, now)
             self._store.commit()
         words = Counter(finding.words for row in offenders for finding in row.findings if finding.kind in REFUSING)
-        self._refused[reason] += 1
+        self._rejected[reason] += 1
         if not kept:
-            self._mark(now, refused=max(len(reading.events), 1))
-        self._refusals.append(
+            self._mark(now, rejected=max(len(reading.events), 1))
+        self._rejections.append(
             {
                 "at": now,
                 "path": endpoint.path,
@@ -206,9 +206,9 @@ class Project:
             self._request_bytes -= len(self._requests.popleft().body)
         self._tell()
 
-    def _mark(self, now: float, accepted: int = 0, duplicates: int = 0, refused: int = 0) -> None:
+    def _mark(self, now: float, accepted: int = 0, duplicates: int = 0, rejected: int = 0) -> None:
         second = self._seconds.setdefault(int(now), [0, 0, 0])
-        for position, count in enumerate((accepted, duplicates, refused)):
+        for position, count in enumerate((accepted, duplicates, rejected)):
             second[position] += count
         while len(self._seconds) > CHART_SECONDS:
             del self._seconds[next(iter(self._seconds))]
@@ -256,7 +256,7 @@ class Project:
                 "types": self._store.types(),
                 "accepted": self.accepted,
                 "duplicates": self.duplicates,
-                "refusals": dict(self._refused),
+                "rejections": dict(self._rejected),
                 "requests": self._uploads,
                 "epoch": self.epoch,
                 "users": self._store.people(),
@@ -273,9 +273,9 @@ class Project:
             return {"user": user, "events": self._store.timeline(user), "properties": self._people.of_user(user)}
 
     def problems(self) -> Json:
-        """Give the newest refusals, and what would be changed about accepted events."""
+        """Give the newest rejections, and what would be changed about accepted events."""
         with self.changed:
-            return {"refusals": list(reversed(self._refusals)), "changes": self._store.changes()}
+            return {"rejections": list(reversed(self._rejections)), "changes": self._store.changes()}
 
     def catalog(self) -> list[Json]:
         """Give each event type with count, users, first and last time, and its properties with their types and a sample."""
@@ -324,26 +324,24 @@ class Project:
             kinds = [{"fault": name, "words": kind.words, "options": kind.options, "stored": kind.stored} for name, kind in KINDS.items()]
             return {"active": [fault.as_json() for fault in self._faults.active()], "kinds": kinds}
 
-    def publish(self, process: str, books: Json) -> None:
-        """Keep the newest books of a process; the 64 processes that spoke last are kept."""
+    def post_counters(self, body: Json) -> None:
+        """Keep the newest counters of a process (see `Processes.post`)."""
         with self.changed:
-            self._books.pop(process, None)
-            self._books[process] = {"at": time.time(), "books": books}
-            while len(self._books) > MAX_PROCESSES:
-                del self._books[next(iter(self._books))]
+            self._processes.post(body)
             self._tell()
 
-    def books(self) -> Json:
-        """Give the newest books of each process."""
+    def counters(self) -> Json:
+        """Give the newest counters of each process, and the refusals of all."""
         with self.changed:
-            return dict(self._books)
+            return self._processes.answer()
 
     def reset(self) -> None:
-        """Forget events, duplicates, requests, books and faults."""
+        """Forget events, duplicates, requests, counters and faults."""
         with self.changed:
             self._store.reset()
             self._limits.reset()
             self._people.forget()
+            self._processes.forget()
             self._faults.clear()
             self._forget()
             self.epoch += 1

@@ -56,6 +56,9 @@ SECURITY_HEADERS = {
 }
 TOKEN_HEADER = "X-Sandbox-Token"  # noqa: S105 -- the name, not the token
 TOKEN_MARK = b"SANDBOX_TOKEN"
+# An exporter reads this header of an answer and posts its counters with it; it permits nothing else.
+COUNTERS_HEADER = "X-Sandbox-Counters"
+COUNTERS_PATH = "/api/counters"
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -77,6 +80,7 @@ class _Server(ThreadingHTTPServer):
         self.project = project
         self.allow_origins = frozenset(allow_origins)
         self.token = secrets.token_urlsafe(18)
+        self.counters_token = secrets.token_urlsafe(18)
         self.run = secrets.token_hex(8)
         self.hosts = {"127.0.0.1", "localhost", "[::1]", f"[{address[0]}]" if ":" in address[0] else address[0]} - {"0.0.0.0", "[::]"}  # noqa: S104 -- taken out
         self.streams = threading.BoundedSemaphore(MAX_STREAMS)
@@ -147,7 +151,7 @@ GETS: dict[str, Callable[[Project, dict[str, str]], Any]] = {
     "/api/problems": lambda project, _: project.problems(),
     "/api/catalog": lambda project, _: {"types": project.catalog()},
     "/api/faults": lambda project, _: project.faults(),
-    "/api/books": lambda project, _: {"processes": project.books()},
+    COUNTERS_PATH: lambda project, _: project.counters(),
 }
 
 
@@ -167,11 +171,11 @@ def _post_clear(project: Project, body: Json) -> Json:
     return project.faults()
 
 
-def _post_books(project: Project, body: Json) -> Json:
-    process, books = body.get("process"), body.get("books")
-    if not isinstance(process, str) or not 0 < len(process) <= 200 or not isinstance(books, dict):
-        raise _RefusedError(400, 'books look like {"process": "name, at most 200 characters", "books": {...}}')
-    project.publish(process, books)
+def _post_counters(project: Project, body: Json) -> Json:
+    try:
+        project.post_counters(body)
+    except ValueError as error:
+        raise _RefusedError(400, str(error)) from error
     return {"code": 200}
 
 
@@ -183,7 +187,7 @@ def _post_reset(project: Project, _: Json) -> Json:
 POSTS: dict[str, Callable[[Project, Json], Json]] = {
     "/api/faults": _post_fault,
     "/api/faults/clear": _post_clear,
-    "/api/books": _post_books,
+    COUNTERS_PATH: _post_counters,
     "/api/reset": _post_reset,
 }
 
@@ -233,10 +237,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     # ----------------------------------------------------------------------------------------------------- who may ask
 
-    def _check_host(self) -> None:
+    def _is_host(self) -> bool:
         hosts = self.headers.get_all("Host") or []
-        name = re.sub(r":[0-9]{1,5}\Z", "", hosts[0].strip().lower()) if len(hosts) == 1 else ""
-        if name not in self.server.hosts:
+        return len(hosts) == 1 and re.sub(r":[0-9]{1,5}\Z", "", hosts[0].strip().lower()) in self.server.hosts
+
+    def _check_host(self) -> None:
+        if not self._is_host():
             raise _RefusedError(403, "Forbidden: the sandbox answers to 127.0.0.1, localhost and [::1] only")
 
     def _origin(self) -> str | None:
@@ -257,10 +263,20 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_own() and self._origin() not in self.server.allow_origins:
             raise _RefusedError(403, "Forbidden: start the sandbox with --allow-origin to let pages of this origin send events")
 
-    def _check_token(self) -> None:
-        given = self.headers.get(TOKEN_HEADER, "")
-        if not hmac.compare_digest(given.encode(errors="replace"), self.server.token.encode()):
+    def _check_token(self, path: str) -> None:
+        if not self._has(TOKEN_HEADER, self.server.token) and not (
+            path == COUNTERS_PATH and self._has(COUNTERS_HEADER, self.server.counters_token)
+        ):
             raise _RefusedError(403, f"Forbidden: state changes need the header {TOKEN_HEADER} with this run's token")
+
+    def _has(self, header: str, token: str) -> bool:
+        return hmac.compare_digest(self.headers.get(header, "").encode(errors="replace"), token.encode())
+
+    def _may_count(self) -> bool:
+        """Tell whether this is an upload URL, asked by a program: a page that may send events has an Origin, or says that it is a page."""
+        return (
+            self.path.partition("?")[0] in ENDPOINTS and self._is_host() and self._origin() is None and "Sec-Fetch-Site" not in self.headers
+        )
 
     def _content_type(self) -> str:
         return (self.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
@@ -289,7 +305,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path not in POSTS:
             raise _RefusedError(404, "Invalid request path")
         self._check_own()
-        self._check_token()
+        self._check_token(path)
         if self._content_type() != "application/json":
             raise _RefusedError(415, "Content-Type must be application/json")
         try:
@@ -347,6 +363,8 @@ class _Handler(BaseHTTPRequestHandler):
         origin = self._origin()
         if origin is not None and origin in self.server.allow_origins and self.path.partition("?")[0] in ENDPOINTS:
             headers = {**headers, "Access-Control-Allow-Origin": origin, "Vary": "Origin", "Cross-Origin-Resource-Policy": "cross-origin"}
+        if self._may_count():
+            headers = {**headers, COUNTERS_HEADER: self.server.counters_token}
         if self.close_connection:
             headers = {**headers, "Connection": "close"}
         for name, value in {**SECURITY_HEADERS, **headers}.items():

@@ -31,7 +31,7 @@ _TRACE = re.compile("[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One event as it came, and what became of it: accepted, duplicate or refused."""
+    """One event as it came, and what became of it: accepted, duplicate or rejected."""
 
     verdict: str
     event: Event
@@ -75,7 +75,7 @@ def _notes(findings: list[Finding]) -> str:
     if not findings:
         return "[]"
     return json.dumps(
-        [{"kind": "refused" if note.kind in REFUSING else note.kind, "field": note.field, "words": note.words} for note in findings]
+        [{"kind": "rejected" if note.kind in REFUSING else note.kind, "field": note.field, "words": note.words} for note in findings]
     )
 
 

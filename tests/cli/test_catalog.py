@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from cli.trial import KEY, event, lines, spool
 
-from otel_amplitude.cli._ask import publish_books
 from otel_amplitude.client import Amplitude
 from otel_amplitude.config import Config
 from otel_amplitude.sandbox import Sandbox
@@ -64,22 +63,22 @@ def test_a_real_dry_run(run: Any, tmp_path: Path) -> None:
 
 
 def test_a_sandbox(run: Any, sandbox: Sandbox) -> None:
-    """The same from a running sandbox, with what it refused and the books that it was shown."""
+    """The same from a running sandbox, with what it rejected and what the exporter refused."""
     client = Amplitude(Config(KEY, server_url=f"{sandbox.url}/2/httpapi", log_level="NONE", upload_interval=0))
     for item in EVENTS:
         client.log_event(item)
     assert client.flush(5)
     sandbox.set_fault("status", status=500, count=1)
     client.log_event({"event_type": "Late", "user_id": "u-12345"}, timeout=5)
+    client.refuse("bot")
     client.shutdown()
-    publish_books(sandbox.url, sandbox.token, "shop", {"refused": {"bot": 3}})
     found = catalog(run, "--sandbox", sandbox.url.removeprefix("http://"))
     assert {entry["type"]: (entry["events"], entry["users"]) for entry in found["types"]} == {
         "HTTP Request": (10, 3),
         "Order Paid": (2, 2),
         "Late": (1, 1),
     }
-    assert found["refused"] == {"bot": 3}
+    assert found["refused"] == {"bot": 1}
     assert sum(found["rejected"].values()) == 1
     assert found["events_per_month"] > 0
 
@@ -96,11 +95,6 @@ def test_a_sandbox_that_has_forgotten(run: Any) -> None:
     assert (found["events"], found["forgotten"]) == (10, 2)
     assert ended.code == 0
     assert "keeps its newest 10 events; 2 older ones are not counted here" in ended.err
-
-
-def test_books_for_a_sandbox_that_is_gone() -> None:
-    """They are nothing to fail for."""
-    publish_books("http://127.0.0.1:9", "token", "shop", {})
 
 
 def test_a_spool(run: Any, tmp_path: Path) -> None:

@@ -39,13 +39,13 @@ def test_the_annotated_shop(run: Any) -> None:
 
 @needs_shop
 def test_the_shop_without_amplitude_code(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rules file alone gives "Order Placed", "Cart Viewed" and revenue; the page has the books of each process."""
+    """A rules file alone gives "Order Placed", "Cart Viewed" and revenue; the page has the counters of each process."""
     seen: dict[str, Any] = {}
     real = demo._report
 
     def look(sandbox: Sandbox, *of: Any) -> list[str]:
         problems = real(sandbox, *of)
-        seen["books"] = ask(sandbox.url, "/api/books")["processes"]
+        seen["counters"] = ask(sandbox.url, "/api/counters")["processes"]
         seen["events"] = sandbox.events()
         return problems
 
@@ -55,7 +55,7 @@ def test_the_shop_without_amplitude_code(run: Any, monkeypatch: pytest.MonkeyPat
     assert Counter(event["event_type"] for event in seen["events"]) == {"HTTP Request": 24, "Cart Viewed": 6, "Order Placed": 6}
     order = next(event for event in seen["events"] if event["event_type"] == "Order Placed")
     assert (order["revenue"], order["currency"], order["event_properties"]["items"]) == (37.5, "EUR", 3)
-    assert sum(process["books"]["accepted"] for process in seen["books"].values()) == 36
+    assert sum(process["counters"]["accepted"] for process in seen["counters"]) == 36
     source = demo._RULES.with_name("_plain_shop.py").read_text()
     assert "import" in source
     assert not [line for line in source.splitlines() if "amplitude" in line.lower() and "import" in line]

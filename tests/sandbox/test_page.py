@@ -164,7 +164,7 @@ def test_filters(page: Page, client: Client, make_event: Callable[..., Any]) -> 
     until(page, ["Seen", "Paid", "Seen", "Paid"])
     client.upload(make_event(event_type="Bad", time="now"))
     until(page, ["Bad", "Seen", "Paid", "Seen", "Paid"])
-    page.select_option("#filters [name=verdict]", "refused")
+    page.select_option("#filters [name=verdict]", "rejected")
     until(page, ["Bad"])
 
 
@@ -258,7 +258,7 @@ def test_a_timeline_joins_browser_and_server(page: Page, client: Client, make_ev
 
 
 def test_a_fault_is_switched_on_and_seen(page: Page, sandbox: Sandbox, client: Client, make_event: Callable[..., Any]) -> None:
-    """The panel switches a fault on, the next uploads meet it, its hits are counted, and the books stand beside."""
+    """The panel switches a fault on, the next uploads meet it, its hits are counted, and the counters stand beside."""
     page.click("#tab-faults")
     card = page.locator('[data-fault="status"]')
     card.locator("[name=count]").fill("2")
@@ -270,13 +270,11 @@ def test_a_fault_is_switched_on_and_seen(page: Page, sandbox: Sandbox, client: C
     card.locator("button", has_text="Clear").click()
     page.wait_for_selector('[data-fault="status"]:not(.on)')
     assert client.upload(make_event())[0] == 200
-    client.tell(
-        "/api/books",
-        {"process": "shop 1", "books": {"accepted": 5, "acknowledged": 3, "rejected": {}, "dropped": {}, "pending": {"queued": 2}}},
-    )
-    page.wait_for_selector("#books >> text=They balance: 5 = 5")
-    client.tell("/api/books", {"process": "shop 1", "books": {"accepted": 6, "acknowledged": 3, "pending": {"queued": 2}}})
-    page.wait_for_selector("#books >> text=They do not balance: 6 ≠ 5")
+    counters = {"accepted": 5, "acknowledged": 3, "rejected": {}, "dropped": {}, "pending": {"queued": 2}}
+    client.tell("/api/counters", {"service": "shop", "pid": 1, "counters": counters})
+    page.wait_for_selector("#counters >> text=They balance: 5 = 5")
+    client.tell("/api/counters", {"service": "shop", "pid": 1, "counters": {**counters, "accepted": 6}})
+    page.wait_for_selector("#counters >> text=They do not balance: 6 ≠ 5")
     sandbox.set_fault("hang")
     page.click("#clear-faults")
     page.wait_for_function("() => document.querySelectorAll('.kind.on').length === 0")
@@ -309,7 +307,7 @@ def test_markup_stays_text(page: Page, client: Client, make_event: Callable[...,
         )
     )
     client.upload(make_event(event_type=nasty, time=nasty))
-    client.tell("/api/books", {"process": nasty, "books": {nasty: nasty}})
+    client.tell("/api/counters", {"service": nasty, "pid": 1, "counters": {nasty: 1, "refused": {nasty: 1}}})
     until_shown = "(nasty) => [...document.querySelectorAll('#events .name')].some((n) => n.textContent === nasty)"
     page.wait_for_function(until_shown, arg=nasty)
     page.locator("#events button").last.click()
@@ -317,7 +315,7 @@ def test_markup_stays_text(page: Page, client: Client, make_event: Callable[...,
     for view, sign in (
         ("catalog", "#types"),
         ("problems", "#view-problems table"),
-        ("faults", "#books article"),
+        ("faults", "#counters article"),
         ("timeline", "#story .card"),
     ):
         page.click(f"#tab-{view}")

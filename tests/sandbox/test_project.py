@@ -49,14 +49,14 @@ def test_accepting(project: Project, make_event: Any) -> None:
 
 
 def test_refusing(project: Project, make_event: Any) -> None:
-    """Nothing of a refused request is stored; the problem names the reason, the offenders and the words."""
+    """Nothing of a rejected request is stored; the problem names the reason, the offenders and the words."""
     upload(project, make_event(), make_event(time="now"))
     assert (project.events(), project.accepted) == ([], 0)
-    (problem,) = project.problems()["refusals"]
+    (problem,) = project.problems()["rejections"]
     assert (problem["status"], problem["reason"], problem["events"], problem["offenders"]) == (400, "invalid fields", 2, 1)
     assert "milliseconds" in problem["words"][0]["words"]
-    assert [row["verdict"] for row in project.find()] == ["refused"]
-    assert project.summary()["refusals"] == {"invalid fields": 1}
+    assert [row["verdict"] for row in project.find()] == ["rejected"]
+    assert project.summary()["rejections"] == {"invalid fields": 1}
 
 
 def test_keys(make_event: Any) -> None:
@@ -107,7 +107,7 @@ def test_a_500_can_store_all_the_same(project: Project, make_event: Any) -> None
     """The choice is the user's: `stored` turns a plain 500 into one after which nobody knows."""
     project.set_fault("status", status=500, stored=True, count=1)
     assert upload(project, make_event())[0] == 500
-    assert (project.accepted, project.problems()["refusals"][0]["stored"]) == (1, True)
+    assert (project.accepted, project.problems()["rejections"][0]["stored"]) == (1, True)
 
 
 def test_latency_and_hang_end_when_cleared_or_stopped(project: Project, make_event: Any) -> None:
@@ -220,18 +220,8 @@ def test_catalog(project: Project, make_event: Any) -> None:
     assert len(project.catalog()[0]["properties"]) == 200
 
 
-def test_books_are_bounded(project: Project) -> None:
-    """The newest books of each process are kept, of the 64 processes that spoke last."""
-    for number in range(70):
-        project.publish(f"process {number}", {"accepted": number})
-    project.publish("process 6", {"accepted": 100})
-    books = project.books()
-    assert (len(books), books["process 6"]["books"]) == (64, {"accepted": 100})
-    assert "process 5" not in books
-
-
 def test_the_chart_is_bounded(project: Project, make_event: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Accepted, duplicate and refused events are counted for each of the last 120 seconds."""
+    """Accepted, duplicate and rejected events are counted for each of the last 120 seconds."""
     moments = iter(range(1_000, 1_200))
     monkeypatch.setattr(_project, "time", SimpleNamespace(time=lambda: float(next(moments))))  # other threads have the real one
     event = make_event()

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from conftest import Client
 
-GETS = ["/api/events", "/api/summary", "/api/timeline?user=ada", "/api/problems", "/api/catalog", "/api/faults", "/api/books", "/"]
-POSTS = ["/api/faults", "/api/faults/clear", "/api/books", "/api/reset"]
+GETS = ["/api/events", "/api/summary", "/api/timeline?user=ada", "/api/problems", "/api/catalog", "/api/faults", "/api/counters", "/"]
+POSTS = ["/api/faults", "/api/faults/clear", "/api/counters", "/api/reset"]
 
 
 def raw(sandbox: Sandbox, data: bytes) -> bytes:
@@ -252,23 +252,38 @@ def test_questions(client: Client, make_event: Callable[..., Any]) -> None:
     ]
     assert client.get("/api/summary")[1]["accepted"] == 2
     assert len(client.get("/api/timeline?user=somebody")[1]["events"]) == 1
-    assert len(client.get("/api/problems")[1]["refusals"]) == 1
+    assert len(client.get("/api/problems")[1]["rejections"]) == 1
     assert [entry["type"] for entry in client.get("/api/catalog")[1]["types"]] == ["Clicked", "Order Placed"]
     for wrong in ("limit=x", "since=-1", "limit=%00", "since=" + "9" * 30, "&".join(f"a{number}=" for number in range(100))):
         assert client.get(f"/api/events?{wrong}")[0] == 400
 
 
-def test_books(client: Client) -> None:
-    """A process shows its books beside the faults; what does not look like books is refused."""
-    assert client.tell("/api/books", {"process": "shop 1", "books": {"accepted": 5}})[0] == 200
-    assert client.get("/api/books")[1]["processes"]["shop 1"]["books"] == {"accepted": 5}
-    for wrong in ({}, {"process": "", "books": {}}, {"process": "x" * 201, "books": {}}, {"process": "x", "books": 1}, []):
-        assert client.tell("/api/books", wrong)[0] == 400
-    assert client.request("POST", "/api/books", b"{", X_Sandbox_Token=client.sandbox.token)[0] == 400
+def test_counters(client: Client) -> None:
+    """A process posts its counters with the token of an answer; that token permits nothing else, and the page's own does as well."""
+    body = {"service": "shop", "pid": 7, "counters": {"accepted": 5, "refused": {"bot": 3}, "pending": {"queued": 1}}}
+    token = client.request("GET", "/2/httpapi")[2]["X-Sandbox-Counters"]
+    assert client.request("POST", "/api/counters", body, X_Sandbox_Counters=token)[0] == 200
+    assert client.tell("/api/counters", body)[0] == 200
+    found = client.get("/api/counters")[1]
+    assert [(post["service"], post["pid"], post["counters"]) for post in found["processes"]] == [("shop", 7, body["counters"])]
+    assert found["refused"] == [{"reason": "bot", "count": 3}]
+    assert client.request("POST", "/api/reset", {}, X_Sandbox_Counters=token)[0] == 403
+    assert client.request("POST", "/api/reset", {}, X_Sandbox_Token=token)[0] == 403
+
+
+def test_the_token_for_counters_is_for_programs(sandbox: Sandbox, client: Client, make_event: Callable[..., Any]) -> None:
+    """Every answer to an upload has it, also a rejection; an answer that a page could read, or to another host, has not."""
+    upload = {"api_key": "k", "events": [make_event()]}
+    assert "X-Sandbox-Counters" in client.request("POST", "/2/httpapi", upload)[2]
+    assert "X-Sandbox-Counters" in client.request("POST", "/batch", {"api_key": "k", "events": []})[2]
+    for headers in ({"Origin": sandbox.url}, {"Sec_Fetch_Site": "same-origin"}, {"Host": "evil.example"}):
+        assert "X-Sandbox-Counters" not in client.request("POST", "/2/httpapi", upload, **headers)[2]
+    for path in ("/", "/api/events", "/api/counters"):
+        assert "X-Sandbox-Counters" not in client.get(path)[2]
 
 
 def test_reset(sandbox: Sandbox, client: Client, make_event: Callable[..., Any]) -> None:
-    """Reset forgets events, duplicates, requests, books and faults."""
+    """Reset forgets events, duplicates, requests, counters and faults."""
     event = make_event()
     client.upload(event)
     sandbox.set_fault("empty", count=1, path="/batch")
@@ -419,7 +434,7 @@ def test_state_changes_need_the_token_and_json(sandbox: Sandbox, client: Client,
     assert client.request("POST", path, {}, X_Sandbox_Token="é")[0] == 403
     assert client.request("POST", path, b"{}", X_Sandbox_Token=sandbox.token, Content_Type="text/plain")[0] == 415
     assert client.request("GET", f"{path}?token={sandbox.token}", X_Sandbox_Token=sandbox.token)[0] == (
-        405 if path not in ("/api/faults", "/api/books") else 200
+        405 if path not in ("/api/faults", "/api/counters") else 200
     )
     assert len(client.get("/api/faults")[1]["active"]) == 1
     with Sandbox() as other:
@@ -457,7 +472,7 @@ def test_large_bodies(sandbox: Sandbox, client: Client, make_client: Callable[..
     assert client.request("POST", "/batch", b"x" * 20_000_001)[:2] == (413, {"code": 413, "error": "Payload too large"})
     bomb = gzip.compress(bytes(80_000_000), 1)
     assert make_client(sandbox).request("POST", "/batch", bomb, Content_Encoding="gzip")[0] == 413
-    assert make_client(sandbox).tell("/api/books", {"process": "x", "books": {"a": "x" * 70_000}})[0] == 413
+    assert make_client(sandbox).tell("/api/counters", {"process": "x", "books": {"a": "x" * 70_000}})[0] == 413
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,9 @@ def test_the_history_is_bounded() -> None:
     """The oldest accepted events leave first; refused ones have a tenth of the room and push nobody out."""
     store = Store(history=20)
     add(store, *[event(n=number) for number in range(30)])
-    add(store, *[event("Bad")] * 50, verdict="refused")
+    add(store, *[event("Bad")] * 50, verdict="rejected")
     assert [kept["n"] for kept in store.events()] == list(range(10, 30))
-    assert len(store.find(verdict="refused")) == 2
+    assert len(store.find(verdict="rejected")) == 2
     assert len(store.find(limit=1_000)) == 22
     add(store, event(n=30))
     assert [kept["n"] for kept in store.events()][-2:] == [29, 30]
@@ -118,12 +118,12 @@ def test_finding(store: Store) -> None:
 def test_what_a_row_tells(store: Store) -> None:
     """A row has the event as sent, its ids, its trace, and each finding with its kind and words."""
     sent = event(insert_id="4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7", session_id=5)
-    store.add("/batch", [Row("refused", sent, [Finding(INVALID, "time", "Bad."), Finding(CHANGE, "ip", "Changed.")])], 7.0)
+    store.add("/batch", [Row("rejected", sent, [Finding(INVALID, "time", "Bad."), Finding(CHANGE, "ip", "Changed.")])], 7.0)
     assert store.find() == [
         {
             "seq": 1,
             "at": 7.0,
-            "verdict": "refused",
+            "verdict": "rejected",
             "path": "/batch",
             "type": "Clicked",
             "user": "ada",
@@ -132,7 +132,7 @@ def test_what_a_row_tells(store: Store) -> None:
             "time": 1_000,
             "trace": "4bf92f3577b34da6a3ce929d0e0e4736",
             "sent": sent,
-            "notes": [{"kind": "refused", "field": "time", "words": "Bad."}, {"kind": "changed", "field": "ip", "words": "Changed."}],
+            "notes": [{"kind": "rejected", "field": "time", "words": "Bad."}, {"kind": "changed", "field": "ip", "words": "Changed."}],
             "origin": "server",
         }
     ]
@@ -147,7 +147,7 @@ def test_odd_events_can_be_kept(store: Store) -> None:
         store,
         {"event_type": 7, "user_id": ["x"], "time": 2**70, "session_id": True, "insert_id": {}},
         {"event_properties": deep},
-        verdict="refused",
+        verdict="rejected",
     )
     deepest, odd = store.find()
     assert (odd["type"], odd["time"], odd["session"], odd["trace"]) == ("7", None, None, "")
@@ -186,7 +186,7 @@ def test_origin() -> None:
 def test_types_and_people(store: Store) -> None:
     """Counts and people are of accepted events only; a device without a user is somebody too."""
     add(store, event("Paid"), event("Clicked"), event("Clicked", user_id="bob"), event("Clicked", user_id=None))
-    add(store, event("Clicked", user_id="eve"), verdict="refused")
+    add(store, event("Clicked", user_id="eve"), verdict="rejected")
     assert [(row["type"], row["count"], row["users"]) for row in store.types()] == [("Clicked", 3, 3), ("Paid", 1, 1)]
     assert (store.people(), store.head_count()) == (["phone", "bob", "ada"], 3)
 
@@ -208,7 +208,7 @@ def test_timeline(store: Store) -> None:
 def test_changes(store: Store) -> None:
     """Findings on accepted events are summed by their words, the most frequent first."""
     note, other = Finding(CHANGE, "ip", "Changed."), Finding(CHANGE, "time", "Taken.")
-    store.add("/batch", [Row("accepted", event(), [note]), Row("accepted", event(), [note, other]), Row("refused", event(), [note])], 1.0)
+    store.add("/batch", [Row("accepted", event(), [note]), Row("accepted", event(), [note, other]), Row("rejected", event(), [note])], 1.0)
     assert store.changes() == [
         {"words": "Changed.", "field": "ip", "count": 2, "example": 2},
         {"words": "Taken.", "field": "time", "count": 1, "example": 2},

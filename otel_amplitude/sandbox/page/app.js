@@ -122,7 +122,7 @@ function matches(row, wanted) {
 
 function verdict(row) {
   const changes = row.notes.filter((note) => note.kind === "changed").length;
-  if (row.verdict === "refused") return h("span", { class: "badge refused" }, "refused");
+  if (row.verdict === "rejected") return h("span", { class: "badge rejected" }, "rejected");
   if (row.verdict === "duplicate") return h("span", { class: "badge" }, "duplicate");
   if (changes) return h("span", { class: "badge changed" }, plural(changes, "change"));
   return row.notes.length ? h("span", { class: "badge" }, plural(row.notes.length, "note")) : h("span", { class: "badge accepted" }, "as sent");
@@ -153,7 +153,7 @@ function drawEmpty() {
   const curl = `curl ${UPLOAD} -H 'Content-Type: application/json' -d '{"api_key": "sandbox", "events": [{"event_type": "Hello", "user_id": "customer-42"}]}'`;
   $("empty").replaceChildren(
     h("h2", {}, "Waiting for the first event"),
-    h("p", { class: "muted" }, "This page shows what Amplitude would take, change or refuse. Any API key will do, and nothing leaves your machine."),
+    h("p", { class: "muted" }, "This page shows what Amplitude would take, change or reject. Any API key will do, and nothing leaves your machine."),
     h("ol", {},
       h("li", {}, h("div", {}, h("h3", {}, "Point your service here"), h("pre", {}, environment), copyButton(environment, "Settings"))),
       h("li", {}, h("div", {}, h("h3", {}, "Use it: click through your application"), h("p", { class: "muted" }, "Events appear here as they arrive. No service at hand? Send one from a shell, or from this page."), h("pre", {}, curl),
@@ -266,7 +266,7 @@ function notes(row) {
   const lines = row.notes.map((note) => h("li", {}, h("span", { class: `badge ${note.kind}` }, note.kind), h("span", {}, note.words)));
   if (row.verdict === "duplicate") lines.unshift(h("li", {}, h("span", { class: "badge" }, "ignored"), h("span", {}, "This insert_id came from the same device within the last 7 days: answered 200, counted once.")));
   if (!lines.length) lines.push(h("li", {}, h("span", { class: "badge accepted" }, "as sent"), h("span", {}, "Amplitude would keep this event as it is.")));
-  if (row.verdict === "refused") lines.push(h("li", {}, h("span", { class: "badge" }, "note"), h("span", {}, "The whole request was refused, its good events too: take this one out and send the others again.")));
+  if (row.verdict === "rejected") lines.push(h("li", {}, h("span", { class: "badge" }, "note"), h("span", {}, "The whole request was rejected, its good events too: take this one out and send the others again.")));
   return h("ul", { class: "notes" }, lines);
 }
 
@@ -308,7 +308,7 @@ let received = 0;
 async function drawSummary() {
   summary = await ask("/api/summary");
   received = performance.now();
-  const refused = Object.values(summary.refusals).reduce((sum, count) => sum + count, 0);
+  const refused = Object.values(summary.rejections).reduce((sum, count) => sum + count, 0);
   $("total-accepted").textContent = number(summary.accepted);
   $("total-duplicates").textContent = number(summary.duplicates);
   $("total-refused").textContent = number(refused);
@@ -456,30 +456,30 @@ async function drawTimeline() {
   const properties = Object.entries(story.properties);
   $("story").replaceChildren(h("div", { class: "story" }, h("div", {}, cards),
     h("div", { class: "card" }, h("h3", {}, "User properties"), properties.length
-      ? h("dl", { class: "books" }, properties.map(([name, value]) => [h("dt", {}, name), h("dd", {}, typeof value === "string" ? value : JSON.stringify(value))]))
+      ? h("dl", { class: "counters" }, properties.map(([name, value]) => [h("dt", {}, name), h("dd", {}, typeof value === "string" ? value : JSON.stringify(value))]))
       : h("p", { class: "muted" }, "None: no $identify and no user_properties so far."))));
 }
 
 // ------------------------------------------------------------------------------------------------------------- problems
 
 async function drawProblems() {
-  const { refusals, changes } = await ask("/api/problems");
-  const refused = refusals.length
+  const { rejections, changes } = await ask("/api/problems");
+  const refused = rejections.length
     ? h("table", { class: "table stack" },
       h("thead", {}, h("tr", {}, h("th", {}, "When"), h("th", {}, "Answer"), h("th", {}, "Why"), h("th", { class: "figure" }, "Events"))),
-      h("tbody", {}, refusals.map((refusal) => h("tr", {},
-        h("td", { class: "mono muted" }, clock(refusal.at)), h("td", {}, h("span", { class: "badge refused" }, refusal.status)),
-        h("td", {}, h("div", {}, refusal.error, " ", h("span", { class: "muted" }, `on ${refusal.path}${refusal.stored ? ", stored all the same" : ""}`)),
-          refusal.words.map((line) => h("div", { class: "muted" }, line.count > 1 ? `${line.words} (${number(line.count)} events)` : line.words))),
-        h("td", { class: "figure" }, refusal.offenders ? `${number(refusal.offenders)} bad of ${number(refusal.events)}` : number(refusal.events))))))
-    : h("p", { class: "nothing" }, "No request was refused.");
+      h("tbody", {}, rejections.map((rejection) => h("tr", {},
+        h("td", { class: "mono muted" }, clock(rejection.at)), h("td", {}, h("span", { class: "badge rejected" }, rejection.status)),
+        h("td", {}, h("div", {}, rejection.error, " ", h("span", { class: "muted" }, `on ${rejection.path}${rejection.stored ? ", stored all the same" : ""}`)),
+          rejection.words.map((line) => h("div", { class: "muted" }, line.count > 1 ? `${line.words} (${number(line.count)} events)` : line.words))),
+        h("td", { class: "figure" }, rejection.offenders ? `${number(rejection.offenders)} bad of ${number(rejection.events)}` : number(rejection.events))))))
+    : h("p", { class: "nothing" }, "No request was rejected.");
   const changed = changes.length
     ? h("table", { class: "table" },
       h("thead", {}, h("tr", {}, h("th", {}, "What Amplitude does, or what to know"), h("th", { class: "optional" }, "Field"), h("th", { class: "figure" }, "Events"))),
       h("tbody", {}, changes.map((change) => h("tr", {}, h("td", {}, change.words), h("td", { class: "mono muted optional" }, change.field), h("td", { class: "figure" }, number(change.count))))))
     : h("p", { class: "nothing" }, "Nothing to remark: Amplitude would keep every accepted event as it was sent.");
   $("view-problems").replaceChildren(
-    h("div", { class: "heading" }, h("h2", {}, "Refused requests")), h("div", { class: "card flat" }, refused),
+    h("div", { class: "heading" }, h("h2", {}, "Rejected requests")), h("div", { class: "card flat" }, refused),
     h("div", { class: "heading" }, h("h2", {}, "Accepted, with a remark")), h("div", { class: "card flat" }, changed));
 }
 
@@ -518,7 +518,7 @@ function makeKind(kind) {
 }
 
 async function drawFaults() {
-  const [faults, { processes }] = await Promise.all([ask("/api/faults"), ask("/api/books")]);
+  const [faults, { processes }] = await Promise.all([ask("/api/faults"), ask("/api/counters")]);
   if (!$("kinds").children.length) $("kinds").append(...faults.kinds.map(makeKind));
   for (const card of $("kinds").children) {
     const on = faults.active.filter((fault) => fault.fault === card.dataset.fault);
@@ -528,11 +528,11 @@ async function drawFaults() {
     card.querySelector(".fields").hidden = on.length > 0 && !card.querySelector('[name="device"], [name="user"]');
     card.querySelector(".state").textContent = on.map((fault) => `On${fault.device || fault.user ? ` for ${fault.device ?? fault.user}` : ""}: hit ${plural(fault.hits, "request")}${fault.count === null ? "" : `, ${number(fault.count)} to go`}`).join(" · ");
   }
-  drawBooks(Object.entries(processes));
+  drawCounters(processes);
 }
 
-function lines(books, depth = 0) {
-  return Object.entries(books).flatMap(([name, value]) => {
+function lines(counters, depth = 0) {
+  return Object.entries(counters).flatMap(([name, value]) => {
     const title = h("dt", { class: depth ? "sub" : "" }, spoken(name));
     if (value !== null && typeof value === "object" && !Array.isArray(value)) {
       const inner = Object.entries(value);
@@ -543,23 +543,23 @@ function lines(books, depth = 0) {
   });
 }
 
-function balance(books) {
+function balance(counters) {
   const total = (value) => (typeof value === "number" ? value : Object.values(value ?? {}).reduce((sum, count) => sum + (Number(count) || 0), 0));
-  if (typeof books.accepted !== "number" || typeof books.acknowledged !== "number") return null;
-  const left = books.accepted + total(books.adopted);
-  const right = books.acknowledged + total(books.rejected) + total(books.dropped) + total(books.pending);
+  if (typeof counters.accepted !== "number" || typeof counters.acknowledged !== "number") return null;
+  const left = counters.accepted + total(counters.adopted);
+  const right = counters.acknowledged + total(counters.rejected) + total(counters.dropped) + total(counters.pending);
   return left === right
     ? h("p", { class: "balance" }, `They balance: ${number(left)} = ${number(right)}`)
     : h("p", { class: "balance off" }, `They do not balance: ${number(left)} ≠ ${number(right)}`);
 }
 
-function drawBooks(processes) {
+function drawCounters(processes) {
   if (!processes.length) {
-    $("books").replaceChildren(h("div", { class: "card nothing" }, "No exporter has shown its books yet. A demo does so by itself; a process of yours can POST them to /api/books."));
+    $("counters").replaceChildren(h("div", { class: "card nothing" }, "No exporter has posted its counters yet. One does so by itself when server_url has the address 127.0.0.1 or [::1]."));
     return;
   }
-  $("books").replaceChildren(...processes.sort(([one], [other]) => one.localeCompare(other)).map(([name, entry]) => h("article", { class: "card" },
-    h("h3", {}, name), h("p", { class: "muted" }, `as of ${clock(entry.at)}`), h("dl", { class: "books" }, lines(entry.books)), balance(entry.books))));
+  $("counters").replaceChildren(...processes.toSorted((one, other) => `${one.service} ${one.pid}`.localeCompare(`${other.service} ${other.pid}`)).map((post) => h("article", { class: "card" },
+    h("h3", {}, `${post.service} · process ${post.pid}`), h("p", { class: "muted" }, `as of ${clock(post.at)}`), h("dl", { class: "counters" }, lines(post.counters)), balance(post.counters))));
 }
 
 $("clear-faults").addEventListener("click", () => switchFault("/api/faults/clear", {}));
@@ -569,7 +569,7 @@ $("clear-faults").addEventListener("click", () => switchFault("/api/faults/clear
 $("address").textContent = UPLOAD;
 $("address").addEventListener("click", () => copy(UPLOAD, "Upload URL"));
 $("reset").addEventListener("click", async () => {
-  if (confirm("Forget all events, books and faults of this sandbox?")) await tell("/api/reset", {});
+  if (confirm("Forget all events, counters and faults of this sandbox?")) await tell("/api/reset", {});
 });
 
 const refreshSummary = throttled(drawSummary, 500);
