@@ -30,15 +30,15 @@ from urllib.parse import urlsplit
 import orjson
 from opentelemetry import trace
 
-from otel_amplitude.delivery._observer import Observer
+from otel_amplitude.delivery.observer import Observer
 from otel_amplitude.late_imports import late_import
 from otel_amplitude.pipeline import entered
 from otel_amplitude.suppression import suppressed
 
 if TYPE_CHECKING:
-    from otel_amplitude.delivery._parcel import Parcel
-    from otel_amplitude.delivery._receipt import Receipt
-    from otel_amplitude.delivery._stats import Stats
+    from otel_amplitude.delivery.parcel import Parcel
+    from otel_amplitude.delivery.receipt import Receipt
+    from otel_amplitude.delivery.books import Stats
 
 HEADER: Final = "X-Sandbox-Counters"
 PATH: Final = "/api/counters"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from otel_amplitude.delivery._stats import DROPPED_REASONS, REFUSED_REASONS
+from otel_amplitude.delivery.books import DROPPED_REASONS, REFUSED_REASONS
 from otel_amplitude.sandbox._counters import REASONS, Processes
 
 
