@@ -36,9 +36,9 @@ from otel_amplitude.pipeline import entered
 from otel_amplitude.suppression import suppressed
 
 if TYPE_CHECKING:
+    from otel_amplitude.delivery.books import Stats
     from otel_amplitude.delivery.parcel import Parcel
     from otel_amplitude.delivery.receipt import Receipt
-    from otel_amplitude.delivery.books import Stats
 
 HEADER: Final = "X-Sandbox-Counters"
 PATH: Final = "/api/counters"
