@@ -17,6 +17,7 @@ from otel_amplitude.errors import TransportError, without_frames
 from otel_amplitude.transport import RequestsTransport, Transport
 from otel_amplitude.wire._answers import read_receipt
 from otel_amplitude.wire._dry_run import DryRunTransport
+from otel_amplitude.wire._too_large import TooLarge
 from otel_amplitude.wire._upload import build_upload
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class AmplitudeExporter(BatchExporter):
         self._config = config
         self._url = config.endpoint
         self._transport: Transport = _transport(config)
+        self._too_large = TooLarge()
         envelope = build_upload((), api_key=config.api_key, url=self._url, min_id_length=config.min_id_length, compression="none").body
         super().__init__(
             DeliveryOptions(
@@ -92,8 +94,8 @@ class AmplitudeExporter(BatchExporter):
         try:
             answer = self._transport.send(request)
         except TransportError as error:
-            return read_receipt(without_frames(error), batch, batch_endpoint=config.batch_endpoint)
-        return read_receipt(answer, batch, batch_endpoint=config.batch_endpoint)
+            return read_receipt(without_frames(error), batch)
+        return read_receipt(answer, batch, batch_endpoint=config.batch_endpoint, too_large=self._too_large)
 
     def shutdown(self, timeout: float) -> bool:
         """As for every `BatchExporter`; then close the connections. A dry run writes the books at the end of its file."""

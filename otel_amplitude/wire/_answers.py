@@ -17,6 +17,7 @@ from otel_amplitude.delivery.receipt import ACKNOWLEDGED, RESEND, Outcome, Recei
 from otel_amplitude.errors import TransportError
 from otel_amplitude.limits import BATCH_THROTTLE_PAUSE, PROJECT_PAUSE, THROTTLE_PAUSE
 from otel_amplitude.transport import Response
+from otel_amplitude.wire._too_large import TooLarge
 
 # An operator has to mend it, so nobody is in a hurry: one request a minute finds out whether it was mended.
 PROBE_PAUSE: Final = 60.0
@@ -34,6 +35,7 @@ class _Answer:
     parcels: Sequence[Parcel]
     batch_endpoint: bool
     now: float
+    too_large: TooLarge
 
     def all(self, outcome: Outcome, reason: str = "", **advice: Any) -> Receipt:
         """The same outcome for each parcel."""
@@ -60,6 +62,7 @@ def _success(answer: _Answer) -> Receipt:
     """Only Amplitude's own word is an acknowledgement; a login page of a captive portal is also a 200."""
     code = answer.body.get("code")
     if type(code) is int and code == 200:
+        answer.too_large.acknowledged(answer.parcels)
         return answer.all(ACKNOWLEDGED, "acknowledged")
     return _server_fault(answer, "unknown")
 
@@ -89,7 +92,13 @@ def _split(answer: _Answer, split: Split, reason: str) -> Receipt:
 
 
 def _too_large(answer: _Answer) -> Receipt:
-    return _split(answer, Split.SMALLER, "too_large")
+    """413: a smaller request may pass. One event alone is sent again until it is certain that the event is the reason."""
+    wait = answer.too_large.refused(answer.parcels[0]) if len(answer.parcels) == 1 else None
+    if wait is None:
+        return _split(answer, Split.SMALLER, "too_large")
+    if answer.too_large.refuses_all:
+        return answer.all(Outcome(Verdict.RETRY, "too_large", charged=False), server_fault=True, pause=answer.retry_after)
+    return answer.all(Outcome(Verdict.RETRY, "too_large", charged=False, hold=max(wait, answer.retry_after or 0.0)))
 
 
 def _forbidden(answer: _Answer) -> Receipt:
@@ -222,8 +231,9 @@ def read_receipt(
     *,
     batch_endpoint: bool = False,
     now: float | None = None,
+    too_large: TooLarge | None = None,
 ) -> Receipt:
-    """Give one outcome for each of `parcels`, whatever the answer is. Never raises, holds no state.
+    """Give one outcome for each of `parcels`, whatever the answer is. Never raises.
 
     Pages: "HTTP V2" and "Batch", responses; `Retry-After` is not documented there and obeyed nevertheless, up to five minutes.
 
@@ -232,8 +242,10 @@ def read_receipt(
         parcels: those of the request, in its order.
         batch_endpoint: whether it was `/batch`, whose throttled ids wait 15 seconds instead of 30.
         now: seconds since the epoch, for a `Retry-After` that is a date; by default the clock says.
+        too_large: what the exporter knows of earlier 413 answers; the only state. None: nothing.
     """
     if isinstance(answer, TransportError):
         return Receipt([Outcome(Verdict.RETRY, "unreachable")] * len(parcels), "unreachable", server_fault=True, response=answer)
     read = _READERS.get(answer.status) or _CLASSES.get(answer.status // 100, _server_fault)
-    return read(_Answer(answer, answer.json() or {}, parcels, batch_endpoint, wall() if now is None else now))
+    moment = wall() if now is None else now
+    return read(_Answer(answer, answer.json() or {}, parcels, batch_endpoint, moment, TooLarge() if too_large is None else too_large))
