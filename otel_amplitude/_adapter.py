@@ -8,6 +8,7 @@ import queue
 import re
 import socket
 import ssl
+import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -42,19 +43,28 @@ class BundleError(Exception):
 
 
 class Attempt:
-    """One exchange: when it must be over, and what happened to it so far."""
+    """One exchange: when it must be over, and what happened to it so far.
 
-    __slots__ = ("answered", "deadline", "dialled", "sent", "sockets")
+    It belongs to the thread that sends; any other thread may `end` it.
+    """
 
-    def __init__(self, deadline: float, sockets: set[_Socket]) -> None:
+    __slots__ = ("_gate", "_is_copy", "_socket", "answered", "deadline", "dialled", "ended", "sent", "sockets")
+
+    def __init__(self, deadline: float, sockets: set[_Socket], gate: threading.RLock) -> None:
         self.deadline = deadline
         self.sockets = sockets
         self.dialled = False
         self.sent = False
         self.answered = False
+        self.ended = False
+        self._gate = gate
+        self._socket: Any = None
+        self._is_copy = False
 
     def remaining(self) -> float:
         """Seconds that are left; never zero, which a socket would take for "do not wait"."""
+        if self.ended:
+            raise ConnectionAbortedError("the transport was closed")
         left = self.deadline - monotonic()
         if left <= 0:
             raise TimeoutError("the deadline has passed")
@@ -63,7 +73,44 @@ class Attempt:
     @property
     def stale(self) -> bool:
         """Whether a connection that was kept alive turned out to be closed."""
-        return self.sent and not self.dialled and not self.answered and monotonic() < self.deadline
+        return self.sent and not self.dialled and not self.answered and not self.ended and monotonic() < self.deadline
+
+    def dials(self, sock: socket.socket) -> None:
+        """Note a socket that is about to connect. A copy of its descriptor is kept, since the TLS handshake makes another object of it."""
+        self.dialled = True
+        self._use(sock.dup(), is_copy=True)
+
+    def reuses(self, raw: Any) -> None:
+        """Note the socket of a kept-alive connection."""
+        if not self.dialled:
+            self._use(getattr(raw, "socket", raw), is_copy=False)  # TLS inside the TLS of a proxy hides the socket in `socket`
+
+    def _use(self, sock: Any, *, is_copy: bool) -> None:
+        self.release()
+        with self._gate:
+            self._socket, self._is_copy = sock, is_copy
+        self.remaining()  # after the store, so that an `end` in between is seen on one side or the other
+
+    def end(self) -> None:
+        """Make the exchange fail now, from any thread: a read or write that waits returns, and the next one raises."""
+        with self._gate:
+            self.ended = True
+            if self._socket is not None:
+                with suppress(Exception):  # it may be closed, or not connected
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    def abandon(self) -> None:
+        """Close the copy in a forked child, where the thread that sends does not exist and its lock may be held for ever."""
+        if self._is_copy and self._socket is not None:
+            with suppress(Exception):
+                os.close(self._socket.detach())
+
+    def release(self) -> None:
+        """Close the copy of the descriptor: the exchange is over, or takes another socket."""
+        with self._gate:
+            sock, self._socket = self._socket, None
+            if self._is_copy and sock is not None:
+                sock.close()
 
 
 # The exchange of the current thread, or greenlet: how the deadline reaches a socket through two libraries that only know timeouts
@@ -115,6 +162,7 @@ class _Socket:
 
     def sendall(self, data: Any) -> None:
         attempt = _current.get()
+        attempt.reuses(self.raw)
         attempt.sent = True
         view = memoryview(data).cast("B")
         while view:
@@ -140,6 +188,7 @@ def _dial(host: str, port: int, options: Iterable[tuple[Any, ...]], attempt: Att
     for tried, (family, kind, protocol, _, address) in enumerate(addresses):
         sock = socket.socket(family, kind, protocol)
         try:
+            attempt.dials(sock)
             for option in options:
                 sock.setsockopt(*option)
             sock.settimeout(attempt.remaining() / (len(addresses) - tried))
@@ -181,9 +230,7 @@ class _Timed:
         self._wrapped = None if raw is None else _Socket(raw, _current.get().sockets)
 
     def _new_conn(self) -> socket.socket:
-        attempt = _current.get()
-        attempt.dialled = True
-        return _dial(self._dns_host, self.port, self.socket_options or (), attempt)
+        return _dial(self._dns_host, self.port, self.socket_options or (), _current.get())
 
     def _tunnel(self) -> None:
         super()._tunnel()  # type: ignore[misc]
@@ -250,6 +297,10 @@ class Adapter(HTTPAdapter):
         self._ca_file = ca_file
         self._context: ssl.SSLContext | None = None
         self._sockets: set[_Socket] = set()
+        # Guards the two that follow, and the socket of each exchange. Re-entrant, since a signal handler may close what its thread uses.
+        self._gate = threading.RLock()
+        self._attempts: set[Attempt] = set()
+        self._closed = False
         self._environment: dict[str, dict[str, str]] = {}
         super().__init__(pool_maxsize=connections)
 
@@ -282,7 +333,7 @@ class Adapter(HTTPAdapter):
 
     def attempt(self, deadline: float) -> Attempt:
         """Begin one exchange, to be over at `deadline` of the monotonic clock."""
-        return Attempt(deadline, self._sockets)
+        return Attempt(deadline, self._sockets, self._gate)
 
     def post(self, attempt: Attempt, url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Send once and give status, headers (names in lower case) and at most `MAX_ANSWER_BYTES` + 1 bytes of the body.
@@ -291,6 +342,9 @@ class Adapter(HTTPAdapter):
             Exception: anything of requests, urllib3, http.client, ssl or the system; `describe` makes words of it.
         """
         token = _current.set(attempt)
+        with self._gate:
+            self._attempts.add(attempt)
+            attempt.ended = self._closed
         try:
             # `auth` is given, though it does nothing, so that nobody looks for credentials elsewhere.
             prepared = requests.Request("POST", url, {**headers, "Accept-Encoding": "identity"}, data=body, auth=_no_credentials).prepare()
@@ -299,6 +353,9 @@ class Adapter(HTTPAdapter):
             return answer.status_code, found, _read(answer.raw, found)
         finally:
             _current.reset(token)
+            with self._gate:
+                self._attempts.discard(attempt)
+            attempt.release()
 
     def _proxies(self, url: str) -> dict[str, str]:
         if url not in self._environment:
@@ -306,7 +363,11 @@ class Adapter(HTTPAdapter):
         return self._environment[url]
 
     def close(self) -> None:
-        """Close idle connections now; requests leaves that to the garbage collector."""
+        """End the exchanges under way and close idle connections now; requests leaves that to the garbage collector."""
+        with self._gate:
+            self._closed = True
+            for attempt in list(self._attempts):
+                attempt.end()
         for manager in (self.poolmanager, *self.proxy_manager.values()):
             for key in manager.pools.keys():  # noqa: SIM118 -- urllib3's container can not be iterated
                 manager.pools[key].close()
@@ -316,6 +377,8 @@ class Adapter(HTTPAdapter):
         """Close what a forked child inherited, without a word to the server and without a lock."""
         for sock in list(self._sockets):
             sock.abandon()
+        for attempt in list(self._attempts):
+            attempt.abandon()
 
 
 def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -330,12 +393,14 @@ def _read(raw: Any, headers: Mapping[str, str]) -> bytes:
             body += piece
         if len(body) <= MAX_ANSWER_BYTES:
             return body
-    raw.close()  # the rest of it is nobody's business
-    return body[:MAX_ANSWER_BYTES]
+    raw.close()  # the rest is not read
+    return body
 
 
 def describe(error: BaseException, attempt: Attempt | None) -> str:
     """Say in our words what went wrong. Nothing of the request is in them, and of the answer at most a status."""
+    if attempt is not None and attempt.ended:
+        return "the transport was closed"
     root, proxy = error, ""
     while (inner := root.__cause__ or (None if root.__suppress_context__ else root.__context__)) is not None:
         root = inner

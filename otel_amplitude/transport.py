@@ -43,7 +43,7 @@ class Response:
     Attributes:
         status: the HTTP status.
         headers: their names in lower case.
-        body: at most 64 KiB of it.
+        body: all of it up to 64 KiB; of a longer one the first 64 KiB and one byte, by which it is known to be too long.
     """
 
     status: int
@@ -90,7 +90,10 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None:
-        """Close idle connections. A later `send` opens new ones."""
+        """Close all connections, also those in use: a `send` that waits on another thread must raise `TransportError` soon.
+
+        Called at the end of a shutdown, when its time is over. A later `send` opens new connections.
+        """
         ...
 
 
@@ -111,7 +114,7 @@ class RequestsTransport:
     * `request.timeout` bounds the whole exchange, also against a server that sends one byte at a time. Two things it can not
       bound: resolving the host name, which the operating system does not let us interrupt, and a SOCKS proxy, for which it
       holds for each read instead.
-    * Redirects are not followed, cookies not kept, `.netrc` not read; answers are read up to 64 KiB, and one that is compressed
+    * Redirects are not followed, cookies not kept, `.netrc` not read; answers are read up to 64 KiB and one byte, and one that is compressed
       although we asked for none is not read at all.
     * TLS is 1.2 or later and certificates are always verified, against `ca_file`, else `REQUESTS_CA_BUNDLE`, else
       `CURL_CA_BUNDLE`, else the bundle that comes with requests.
@@ -119,6 +122,8 @@ class RequestsTransport:
     * A server may close an idle connection just as it is used again. A request that met this (a reused connection, not one byte
       of an answer) is sent once more on another connection within the same timeout: `insert_id` makes that harmless.
     * A forked child opens connections of its own; what it inherited is closed without a word to the server.
+    * `close` ends requests under way at once, and their sockets are freed. It can not interrupt the resolving of a host name (the
+      request then ends before it connects) and a SOCKS proxy.
 
     Any thread may call it. Nothing is imported or opened before the first `send`.
     """
@@ -178,7 +183,10 @@ class RequestsTransport:
             self._adapters.pop(pid).abandon()
 
     def close(self) -> None:
-        """Close idle connections; in a forked child, also what was inherited. A later `send` opens new ones."""
+        """End requests under way and close all connections; in a forked child, also what was inherited. Any thread, any time.
+
+        A `send` that waits raises `TransportError`. A later `send` opens new connections.
+        """
         self._abandon_inherited()
         mine = self._adapters.pop(os.getpid(), None)
         if mine is not None:

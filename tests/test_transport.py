@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import requests
@@ -24,9 +24,12 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import Server
+from typing_extensions import Self
 
 import otel_amplitude
 from otel_amplitude import _adapter
+from otel_amplitude.client import Amplitude
+from otel_amplitude.config import Config
 from otel_amplitude.errors import TransportError
 from otel_amplitude.limits import MAX_ANSWER_BYTES
 from otel_amplitude.transport import CONNECTIONS, Request, RequestsTransport, Response
@@ -306,14 +309,22 @@ def test_a_redirect_with_an_endless_body_is_not_read(transport: RequestsTranspor
     """Requests itself would read it all to look for the next hop."""
     with Server(servers.flood(b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", b"a" * 4096)) as server:
         response = transport.send(post(server.url))
-    assert (response.status, len(response.body)) == (302, MAX_ANSWER_BYTES)
+    assert (response.status, len(response.body)) == (302, MAX_ANSWER_BYTES + 1)
 
 
 def test_an_endless_body_is_cut(transport: RequestsTransport) -> None:
-    """At most 64 KiB of an answer are read, then the connection is closed."""
+    """At most 64 KiB and one byte of an answer are read, then the connection is closed."""
     with Server(servers.endless_body()) as server:
         response = transport.send(post(server.url))
-        assert (response.status, len(response.body), response.json()) == (200, MAX_ANSWER_BYTES, None)
+        assert (response.status, len(response.body), response.json()) == (200, MAX_ANSWER_BYTES + 1, None)
+
+
+@pytest.mark.parametrize(("size", "read"), [(MAX_ANSWER_BYTES, {"code": 200}), (MAX_ANSWER_BYTES + 1, None), (1 << 20, None)])
+def test_an_answer_that_is_too_long_is_not_read_as_json(transport: RequestsTransport, size: int, read: object) -> None:
+    """Fault matrix, row 39: the first 64 KiB of a longer answer may look complete."""
+    with Server(servers.send_raw(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b'{"code":200}'.ljust(size))) as server:
+        response = transport.send(post(server.url))
+    assert (response.status, response.json()) == (200, read)
 
 
 def test_a_compressed_answer_is_not_unpacked(transport: RequestsTransport) -> None:
@@ -612,6 +623,120 @@ def test_closing_closes_and_sending_opens_again(transport: RequestsTransport) ->
             transport.send(post(server.url))
             transport.close()
         assert server.connections == 2
+
+
+def wait_until(condition: Callable[[], bool], otherwise: str = "it never came to that") -> None:
+    deadline = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.001)
+
+
+class Sending:
+    """A request on a thread of its own that is under way when the block begins."""
+
+    def __init__(self, transport: RequestsTransport, request: Request) -> None:
+        self._transport = transport
+        self._request = request
+        self.problem = ""
+        self._thread = threading.Thread(target=self._send)
+
+    def _send(self) -> None:
+        try:
+            self._transport.send(self._request)
+        except TransportError as error:
+            self.problem = str(error)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        wait_until(self._holds_a_socket)
+        return self
+
+    def _holds_a_socket(self) -> bool:
+        adapters = list(self._transport._adapters.values())
+        return any(attempt._socket is not None for adapter in adapters for attempt in list(adapter._attempts))
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(LONG)
+        assert not self._thread.is_alive()
+
+
+@pytest.mark.parametrize("behaviour", [*STALLING.values(), servers.never_read()], ids=[*STALLING, "never reading"])
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("kept_alive", [False, True])
+def test_closing_ends_the_request_under_way(
+    authority: trustme.CA, trusted: str, behaviour: servers.Behaviour, encrypted: bool, kept_alive: bool
+) -> None:
+    """Fault matrix, row X7: the thread returns at once and its socket is free, long before the timeout of the request."""
+    transport = RequestsTransport(ca_file=trusted if encrypted else None)
+    script = [servers.accept(), behaviour] if kept_alive else [behaviour]
+    with Server(*script, tls=tls(authority) if encrypted else None) as server:
+        if kept_alive:
+            transport.send(post(server.url))
+        body = BODY if behaviour in STALLING.values() else b" " * 20_000_000
+        with Sending(transport, post(server.url, timeout=servers.PATIENCE, body=body)) as sending:
+            wait_until(lambda: len(server.requests) == len(script) or (body is not BODY and server.met == len(script)))
+            transport.close()
+        if body is BODY:  # a server that does not read does not see it
+            wait_until(lambda: not server._socks, "the socket stayed open")
+        assert sending.problem == f"{'localhost' if encrypted else '127.0.0.1'}:{server.port}: the transport was closed"
+
+
+def test_closing_ends_a_tls_handshake(trusted: str) -> None:
+    """A server that says nothing to a TLS hello."""
+    transport = RequestsTransport(ca_file=trusted)
+    with Server(lambda peer: peer.until_gone() or False) as server:
+        url = server.url.replace("http://127.0.0.1", "https://localhost")
+        with Sending(transport, post(url, timeout=servers.PATIENCE)) as sending:
+            wait_until(lambda: server.met == 1)
+            transport.close()
+    assert sending.problem.endswith("the transport was closed")
+
+
+def test_closing_ends_an_attempt_to_connect(transport: RequestsTransport) -> None:
+    """A listener whose queue is full."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        port = listener.getsockname()[1]
+        waiting = [socket.socket() for _ in range(4)]
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", port))
+        begun = time.monotonic()
+        with Sending(transport, post(f"http://127.0.0.1:{port}/", timeout=servers.PATIENCE)) as sending:
+            transport.close()
+        assert time.monotonic() - begun < LONG
+        assert sending.problem == f"127.0.0.1:{port}: the transport was closed"
+        for sock in waiting:
+            sock.close()
+
+
+def test_a_request_that_had_not_begun_to_connect_is_ended_too(transport: RequestsTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a name is resolved there is no socket yet: what follows must not connect."""
+    import socket
+
+    def resolve(*_: object) -> object:
+        transport.close()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))]
+
+    with Server() as server:
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        with pytest.raises(TransportError, match="the transport was closed"):
+            transport.send(post(server.url))
+        assert server.requests == []
+
+
+def test_a_client_that_was_shut_down_keeps_neither_thread_nor_socket() -> None:
+    """Fault matrix, row X7: the request under way at the end of `shutdown` is closed with it, not at its own timeout."""
+    with Server(servers.never_answer()) as server:
+        client = Amplitude(Config(KEY, server_url=server.url, upload_interval=0, request_timeout=LONG, log_level="NONE"))
+        client.log_event({"event_type": "Order Paid", "user_id": "u-12345"})
+        wait_until(lambda: bool(server.requests))
+        begun = time.monotonic()
+        client.shutdown(0.1)
+        wait_until(lambda: not server._socks, "the socket stayed open")
+        assert time.monotonic() - begun < LONG / 2
 
 
 def test_no_descriptor_is_left_behind(transport: RequestsTransport) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from otel_amplitude.delivery._parcel import Parcel
+from otel_amplitude.clock import monotonic
+from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.limits import MAX_EVENT_BYTES
 
 # An event may be rejected by mistake with at most this probability.
@@ -45,7 +45,7 @@ class TooLarge:
     requests that is lost between two threads does no harm, so there is no lock.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._refused: dict[int, _Refused] = {}
         self._in_a_row = 0

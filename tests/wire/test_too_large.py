@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from otel_amplitude.client import Amplitude
 from otel_amplitude.config import Config
-from otel_amplitude.delivery._parcel import Parcel
-from otel_amplitude.delivery._receipt import Verdict
+from otel_amplitude.delivery.parcel import Parcel
+from otel_amplitude.delivery.receipt import Verdict
 from otel_amplitude.limits import MAX_EVENT_BYTES
 from otel_amplitude.testing import FakeTransport, answer
 from otel_amplitude.transport import Request, Response
