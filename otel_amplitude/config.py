@@ -136,10 +136,12 @@ def _headers(value: object) -> dict[str, str]:
     return pairs
 
 
-def _identity_headers(value: object) -> dict[str, str]:
+def _identity_headers(value: object) -> dict[str, str | tuple[str, Callable[..., Any]]]:
     from otel_amplitude.identity import read_identity_headers  # noqa: PLC0415 -- not every reader of options needs OpenTelemetry
 
-    return read_identity_headers(_pairs(value))
+    return {
+        field: name if function is None else (name, _callable(function)) for field, (name, function) in read_identity_headers(value).items()
+    }
 
 
 def _user_id_format(value: object) -> str:
@@ -386,8 +388,11 @@ class Config:
     )
 
     # who it was
-    identity_headers: Mapping[str, str] | None = _option(
-        _identity_headers, None, "Headers that carry ids: device=x-device-id,session=x-session-id; user=… trusts the sender."
+    identity_headers: Mapping[str, str | tuple[str, str | Callable[[str], str | None]]] | None = _option(
+        _identity_headers,
+        None,
+        "Headers that carry ids: device=x-device-id,session=x-session-id; user=… trusts the sender; user=authorization:shop.auth:user_of "
+        "has a function make the id of the value.",
     )
     user_id_format: str | None = _option(_user_id_format, None, "How a server id becomes a user_id, such as user-{id}.")
     consent: Literal["gpc"] | Callable[..., Any] | None = _option(

@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from otel_amplitude._exit import flush_on_sigterm
 from otel_amplitude.client import Amplitude
 from otel_amplitude.config import Config
+from otel_amplitude.identity._headers import read_identity_headers
 from otel_amplitude.identity._propagator import AmplitudePropagator
 from otel_amplitude.instances import init, takes_options
 from otel_amplitude.otel._logs_api import LoggerProvider, get_logger_provider, set_logger_provider
@@ -95,12 +96,13 @@ def tell_started(client: Amplitude) -> None:
 def start_facts(client: Amplitude) -> dict[str, object]:
     """Give what an operator wants to know at start, without any secret."""
     config = client.config
+    headers = read_identity_headers(config.identity_headers)
     sampler = getattr(trace.get_tracer_provider(), "sampler", None)
     return {
         "endpoint": config.endpoint,
         "select": config.select if isinstance(config.select, str) else "callable",
         "rules": config.rules or "none",
-        "identity": ",".join(["cookie", *(f"{name}:{header}" for name, header in (config.identity_headers or {}).items()), "set_user"]),
+        "identity": ",".join(["cookie", *(f"{field}:{header.name}" for field, header in headers.items()), "set_user"]),
         "sampler": sampler.get_description() if sampler is not None else "none",
         "sampler_drops": sampler is not None and can_drop(sampler),
         "spool": config.spool or "none",
@@ -108,7 +110,7 @@ def start_facts(client: Amplitude) -> dict[str, object]:
     }
 
 
-def attach_propagator(identity_headers: Mapping[str, str] | None) -> None:
+def attach_propagator(identity_headers: Mapping[str, object] | None) -> None:
     """Put our propagator beside the global ones, whatever `OTEL_PROPAGATORS` says; it only reads."""
     present = propagate.get_global_textmap()
     parts = list(getattr(present, "_propagators", ())) or [present]

@@ -35,6 +35,9 @@ _VARIABLE: Final = f"{ENVIRONMENT_PREFIX}RULES"
 _SOMEBODY: Final = Identity(user_id="(a known user)", from_request=True)
 _WHY_NOT: Final = {
     "bot": "its user agent is a bot's",
+    "prefetch": "a browser fetched the page before a person asked for it",
+    "websocket": "it is the handshake of a WebSocket",
+    "no_route": "its route is not known: set http.route on the span",
     "excluded": "its route is a probe or a static file (option exclude)",
     "rule": "a rule drops it",
 }

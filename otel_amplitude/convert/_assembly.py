@@ -100,6 +100,10 @@ class Changes:
         self._sent.swap(key, before)
         return False
 
+    def forget(self, who: str, properties: Mapping[str, Any]) -> None:
+        """Remember no longer that `properties` were sent for `who`."""
+        self._sent.forget((who, *properties))
+
 
 class LeftOut(Counter[str]):
     """How many values could not be used, by cause; approximate under many threads. The log is told of each cause once a minute."""
@@ -176,11 +180,16 @@ class Assembly:
             event["group_properties"] = self._operations(draft.group_properties, operations=name == GROUP_IDENTIFY)
         return event
 
+    def forget(self, event: Mapping[str, Any]) -> None:
+        """Take back that the user properties of an event of `event` were sent: it was not accepted."""
+        properties = event.get("user_properties")
+        if properties and event["event_type"] != IDENTIFY:
+            self._changes.forget(_who(event), properties)
+
     def _add_user_properties(self, event: dict[str, Any], given: dict[str, Any]) -> None:
         is_identify = event["event_type"] == IDENTIFY
         properties = self._operations(given, operations=is_identify)
-        who = event.get("user_id") or event.get("device_id") or ""
-        if properties and (is_identify or self._changes.changed(who, properties)):
+        if properties and (is_identify or self._changes.changed(_who(event), properties)):
             event["user_properties"] = properties
 
     def _operations(self, given: dict[str, Any], *, operations: bool) -> dict[str, Any]:
@@ -202,6 +211,10 @@ class Assembly:
             return clean_properties({"$set": wanted, **grouped} if wanted else grouped)
         self.left_out["user_property"] += sum(map(len, grouped.values()))
         return clean_properties(wanted)
+
+
+def _who(event: Mapping[str, Any]) -> str:
+    return event.get("user_id") or event.get("device_id") or ""
 
 
 def plain_event(name: str, time_ms: int, insert_id: str | None, properties: dict[str, Any], identity: Identity) -> dict[str, Any]:

@@ -19,14 +19,17 @@ from otel_amplitude.convert._tables import (
     METHOD,
     NOT_AUTOMATIC_METHODS,
     PROBES,
+    PROTOCOL,
     REGISTERED_EVENTS,
+    SCHEME,
     SKIP,
     SYNTHETIC,
-    TARGET,
+    URL,
     USER_AGENT,
 )
-from otel_amplitude.convert._view import LogView, SpanView, is_skipped, read_event_type, read_route, read_status, read_text
+from otel_amplitude.convert._view import LogView, SpanView, is_skipped, read_event_type, read_path, read_route, read_status, read_text
 from otel_amplitude.events import SPECIAL_TYPES
+from otel_amplitude.identity._headers import PURPOSES, UPGRADE, attributes_of, captured, is_prefetch, is_websocket
 from otel_amplitude.limits import MAX_STRING
 from otel_amplitude.log import LOGGER_NAME
 
@@ -37,11 +40,15 @@ if TYPE_CHECKING:
 
     from otel_amplitude.convert._rule import Rule
     from otel_amplitude.convert._rules import Rules
+    from otel_amplitude.identity import RequestScope
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 _MAX_ROUTES: Final = 4_096
 _MAX_USER_AGENT: Final = 2_048
 _SERVER: Final = SpanKind.SERVER
+_PURPOSE_ATTRIBUTES: Final = frozenset(attribute for name in PURPOSES for attribute in attributes_of(name))
+_WEBSOCKET_SCHEMES: Final = frozenset({"ws", "wss"})
+_SWITCHING_PROTOCOLS: Final = 101
 
 Select = Literal["default", "annotated"] | Callable[["ReadableSpan"], bool | str | None]
 
@@ -116,16 +123,39 @@ class Selector:
             attributes: its attributes, copied once by the caller.
 
         Returns:
-            The choice; None for what is no event; or the reason word under which the refusal is counted: `rule`, `bot`, `excluded`.
+            The choice; None for what is no event; or the reason word under which the refusal is counted: `rule`, `prefetch`,
+            `websocket`, `bot`, `excluded`, or `no_route`, which is meant for a request of a known visitor only.
         """
         name = attributes.get(EVENT_TYPE)
         if (EMITTED in attributes or SKIP in attributes) and is_skipped(attributes):
             return None
         if type(name) is str and len(name) <= MAX_STRING:
-            choice = _annotated(name)
+            choice: Choice | str | None = _annotated(name)
         else:
             choice = None if name is None else _choice_of(read_event_type(attributes))
-        return choice if choice is not None else self._unannotated(span, attributes)
+        if choice is None:
+            choice = self._unannotated(span, attributes)
+        if (
+            type(choice) is Choice
+            and span.kind is _SERVER
+            and not _PURPOSE_ATTRIBUTES.isdisjoint(attributes)
+            and _was_prefetched(attributes)
+        ):
+            return "prefetch"
+        return choice
+
+    def by_headers(self, span: ReadableSpan, attributes: Mapping[str, Any], choice: Choice, scope: RequestScope) -> str | None:
+        """Give the reason why a chosen span is no event by the headers of its request, where the span itself does not have them.
+
+        A prefetched page is none, however it was chosen: nobody has seen it. WebSocket handshakes and bots are no automatic events.
+        """
+        if span.kind is not _SERVER:
+            return None
+        if scope.not_automatic == "prefetch" or choice.kind != "automatic" or self._decide is not None:
+            return "prefetch" if scope.not_automatic == "prefetch" else None
+        if scope.not_automatic is not None or scope.user_agent is None or read_text(attributes, USER_AGENT):
+            return scope.not_automatic
+        return _refused_agent(scope.user_agent[:_MAX_USER_AGENT])
 
     def _unannotated(self, span: ReadableSpan, attributes: Mapping[str, Any]) -> Choice | str | None:
         if self.rules is not None:
@@ -143,18 +173,18 @@ class Selector:
         parent = span.parent
         if parent is not None and not parent.is_remote:
             return None
-        route = read_route(attributes, span)
         status = read_status(attributes)
-        if not route or status is None or status >= 400:
-            return None
+        if _is_websocket(attributes, status):
+            return "websocket"
         method = read_text(attributes, METHOD)
-        if method in NOT_AUTOMATIC_METHODS if self._methods is None else method not in self._methods:
+        if status is None or status >= 400 or (method in NOT_AUTOMATIC_METHODS if self._methods is None else method not in self._methods):
             return None
+        route = read_route(attributes, span)
         if self._is_excluded(route, attributes):
             return "excluded"
         agent = read_text(attributes, USER_AGENT)
-        refusal = _refused_agent(agent[:_MAX_USER_AGENT]) if agent else None
-        return "bot" if SYNTHETIC in attributes else refusal or _AUTOMATIC
+        refusal = "bot" if SYNTHETIC in attributes else _refused_agent(agent[:_MAX_USER_AGENT]) if agent else None
+        return refusal or (_AUTOMATIC if route else "no_route")
 
     def _is_excluded(self, route: str, attributes: Mapping[str, Any]) -> bool:
         excluded = self._excluded.get(route)
@@ -165,7 +195,7 @@ class Selector:
         # A route that ends in a parameter, or a mounted application, may serve a whole tree, /app.js and /robots.txt included.
         if excluded or ("{" in route and route[-1] != "}"):
             return excluded
-        path = (read_text(attributes, TARGET) or "").partition("?")[0]
+        path = read_path(attributes)
         return path != route and self._matches_exclude(path)
 
     def log(self, record: LogRecord, scope_name: str | None, resource: Resource | None = None) -> Choice | str | None:
@@ -176,7 +206,7 @@ class Selector:
             scope_name: the name of its instrumentation scope; our own log lines are no events.
             resource: asked for `service` by rules.
         """
-        if scope_name is not None and scope_name.startswith(LOGGER_NAME):
+        if scope_name is not None and scope_name.partition(".")[0] == LOGGER_NAME:
             return None
         attributes = record.attributes or _NOTHING
         if is_skipped(attributes):
@@ -195,6 +225,20 @@ class Selector:
         if event_name in FLAG_EVENTS and self._exposures:
             return Choice("annotated", EXPOSURE)
         return None if REGISTERED_EVENTS.match(event_name) else Choice("annotated", event_name)
+
+
+def _is_websocket(attributes: Mapping[str, Any], status: int | None) -> bool:
+    """Say whether a request's span is about the handshake of a WebSocket, in the words of any instrumentation."""
+    if status == _SWITCHING_PROTOCOLS or attributes.get(PROTOCOL) == "websocket":
+        return True
+    scheme = read_text(attributes, SCHEME)
+    if scheme is None:
+        scheme = (read_text(attributes, URL) or "").partition(":")[0]
+    return scheme in _WEBSOCKET_SCHEMES or is_websocket(captured(attributes, UPGRADE) or "")
+
+
+def _was_prefetched(attributes: Mapping[str, Any]) -> bool:
+    return any(is_prefetch(captured(attributes, name) or "") for name in PURPOSES)
 
 
 def _choice_of(name: str) -> Choice | None:

@@ -178,7 +178,8 @@ class Converter:
         return self._logs.log(record, resource, scope, choice, identity)
 
     def forget(self, event: Mapping[str, Any]) -> None:
-        """Take back what was remembered of an event of `span_events` or `log` that was not accepted."""
+        """Take back what was remembered as sent of an event that was not accepted: an exposure, its user properties."""
+        self._assembly.forget(event)
         if self._exposures is not None:
             self._exposures.forget(event)
 

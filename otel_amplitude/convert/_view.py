@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from opentelemetry.trace import SpanKind
 
 from otel_amplitude.convert._routes import normalise
-from otel_amplitude.convert._tables import EMITTED, EVENT_TYPE, METHOD, ROUTE, SKIP, STATUS, TORNADO
+from otel_amplitude.convert._tables import EMITTED, EVENT_TYPE, METHOD, ROUTE, SKIP, STATUS, TARGET, TORNADO, URL
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LogRecord
@@ -54,6 +54,22 @@ def read_status(attributes: Mapping[str, Any]) -> int | None:
     if status is None:
         status = attributes.get(STATUS[1])
     return status if type(status) is int else None
+
+
+def read_path(attributes: Mapping[str, Any]) -> str:
+    """Give the path of a request without its query, as the client sent it; `""` when none was recorded.
+
+    >>> read_path({"http.url": "https://shop.example/a/b?q=1"}), read_path({"http.target": "/a?q=1"})
+    ('/a/b', '/a')
+    """
+    path = read_text(attributes, TARGET)
+    if path is None:
+        path = read_text(attributes, URL) or ""
+        _, scheme, rest = path.partition("://")
+        if scheme:
+            path = "/" + rest.partition("?")[0].partition("/")[2]
+    path = path.partition("?")[0]
+    return path if path.startswith("/") else ""
 
 
 def read_route(attributes: Mapping[str, Any], span: ReadableSpan | None) -> str:

@@ -1,7 +1,8 @@
 """Who acts now."""
 
 from otel_amplitude.identity._cookie import BrowserCookie, make_cookie, read_cookie
-from otel_amplitude.identity._propagator import AmplitudePropagator, read_identity_headers
+from otel_amplitude.identity._headers import read_identity_headers
+from otel_amplitude.identity._propagator import AmplitudePropagator
 from otel_amplitude.identity._resolver import Identity, IdentityResolver
 from otel_amplitude.identity._scope import OpenSpans, RequestScope, scope_of, set_user
 

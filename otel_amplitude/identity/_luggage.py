@@ -7,9 +7,11 @@ from typing import Any, Final
 import orjson
 
 from otel_amplitude.identity._cookie import only_amplitude
+from otel_amplitude.identity._headers import HeaderId
 from otel_amplitude.identity._scope import RequestScope
 
 HEADER: Final = "otel_amplitude_identity"
+_HEADER_IDS: Final = "header_ids"
 _MAX_TEXT: Final = 32 * 1024
 _KINDS: Final[dict[str, type | tuple[type, ...]]] = {
     "user_id": (str, int),
@@ -30,6 +32,9 @@ def pack(scope: RequestScope) -> str | None:
     facts = {name: value for name in _KINDS if (value := getattr(scope, name))}
     if "cookie" in facts:
         facts["cookie"] = only_amplitude(facts["cookie"])
+    # The ids alone: the header of such an id is often a token, which must not lie in a queue.
+    if made := {name: value for name, header in (scope.header_ids or {}).items() if isinstance(value := header.read(), (str, int))}:
+        facts[_HEADER_IDS] = made
     try:
         text = orjson.dumps(facts, default=str, option=orjson.OPT_NON_STR_KEYS).decode() if facts else ""
     except (TypeError, ValueError):  # an id or group that JSON can not carry
@@ -48,4 +53,6 @@ def unpack(text: object) -> RequestScope:
         for name, kind in _KINDS.items():
             if isinstance(facts.get(name), kind):
                 setattr(scope, name, facts[name])
+        if isinstance(made := facts.get(_HEADER_IDS), dict):
+            scope.header_ids = {name: HeaderId.known(value) for name, value in made.items()}
     return scope

@@ -3,47 +3,34 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from opentelemetry import baggage
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import CarrierT, Getter, Setter, TextMapPropagator, default_getter, default_setter
 
 from otel_amplitude.errors import ConfigurationError
+from otel_amplitude.identity._headers import (
+    COOKIE,
+    GPC,
+    IDENTITY_HEADERS_VARIABLE,
+    PURPOSES,
+    UPGRADE,
+    USER_AGENT,
+    HeaderId,
+    HeaderReader,
+    IdentityHeader,
+    is_prefetch,
+    is_websocket,
+    read_identity_headers,
+)
 from otel_amplitude.identity._scope import RequestScope, carried, with_scope
 
-IDENTITY_HEADERS_VARIABLE: Final = "OTEL_EXPORTER_AMPLITUDE_IDENTITY_HEADERS"
-HEADER_FIELDS: Final = ("device", "session", "user")
 BAGGAGE_KEYS: Final = ("amplitude.user_id", "amplitude.device_id", "amplitude.session_id")
-_MAX_RAW: Final = 16 * 1024
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,100}", re.ASCII)
 
 
-def read_identity_headers(option: str | Mapping[str, str] | None) -> dict[str, str]:
-    """Give field (`device`, `session`, `user`) to lower-case header name from the option `identity_headers`.
-
-    >>> read_identity_headers("device=X-Device-Id, session=x-session-id")
-    {'device': 'x-device-id', 'session': 'x-session-id'}
-
-    Raises:
-        ConfigurationError: a field or a header name that can not be; names the cure.
-    """
-    pairs: Any = option or {}
-    if isinstance(pairs, str):
-        pairs = dict(part.partition("=")[::2] for part in pairs.split(",") if part.strip())
-    headers = {str(field).strip().lower(): str(name).strip().lower() for field, name in pairs.items()}
-    for field, name in headers.items():
-        if field not in HEADER_FIELDS or not _TOKEN.fullmatch(name):
-            raise ConfigurationError(
-                f"identity_headers must map device, session or user to a header name, not {field}={name}: "
-                f"write {IDENTITY_HEADERS_VARIABLE}=device=x-device-id,session=x-session-id"
-            )
-    return headers
-
-
-def _headers_from_environment() -> dict[str, str]:
+def _headers_from_environment() -> dict[str, IdentityHeader]:
     try:
         return read_identity_headers(os.environ.get(IDENTITY_HEADERS_VARIABLE))
     except ConfigurationError:  # the client says it; OpenTelemetry would give up all its propagators if it were raised here
@@ -57,7 +44,7 @@ class AmplitudePropagator(TextMapPropagator):
     came and read only when an event is made. Belongs after OpenTelemetry's baggage propagator. Never raises; any thread.
     """
 
-    def __init__(self, identity_headers: str | Mapping[str, str] | None = None) -> None:
+    def __init__(self, identity_headers: str | Mapping[str, object] | None = None) -> None:
         """Make the propagator.
 
         Args:
@@ -68,7 +55,10 @@ class AmplitudePropagator(TextMapPropagator):
             ConfigurationError: the argument is given and can not be used.
         """
         named = _headers_from_environment() if identity_headers is None else read_identity_headers(identity_headers)
-        self._names = tuple(named.values())
+        self._plain = tuple(header.name for header in named.values() if header.function is None)
+        # A function that `Config` has not loaded can not be called, so its header is not read.
+        self._called = tuple((header.name, header.function) for header in named.values() if callable(header.function))
+        self._reader = HeaderReader((COOKIE, GPC, USER_AGENT, UPGRADE, *PURPOSES, *self._plain, *(name for name, _ in self._called)))
 
     def extract(self, carrier: CarrierT, context: Context | None = None, getter: Getter[CarrierT] = default_getter) -> Context:
         """Give `context` (None: an empty one) with a new request scope."""
@@ -85,17 +75,26 @@ class AmplitudePropagator(TextMapPropagator):
         return with_scope(scope, context)
 
     def _fill(self, scope: RequestScope, carrier: CarrierT, context: Context, getter: Getter[CarrierT]) -> None:
-        cookie = _joined(getter.get(carrier, "cookie"), "; ")
-        # Other cookies are none of our business, so a header without ours is not even kept in memory.
+        headers = self._reader.read(carrier, getter)
+        cookie = headers.get(COOKIE)
+        # A header without a cookie of ours is not even kept in memory.
         if cookie is not None and ("AMP_" in cookie or "amp_" in cookie):
             scope.cookie = cookie
-        scope.gpc = _joined(getter.get(carrier, "sec-gpc")) == "1"
-        if self._names:
-            values = ((name, _joined(getter.get(carrier, name))) for name in self._names)
-            scope.headers = {name: value for name, value in values if value}
+        scope.gpc = headers.get(GPC) == "1"
+        scope.user_agent = headers.get(USER_AGENT)
+        if is_websocket(headers.get(UPGRADE, "")):
+            scope.not_automatic = "websocket"
+        elif any(name in headers and is_prefetch(headers[name]) for name in PURPOSES):
+            scope.not_automatic = "prefetch"
+        if self._plain:
+            scope.headers = {name: headers[name] for name in self._plain if name in headers}
+        if self._called:
+            scope.header_ids = {name: HeaderId(headers[name], function) for name, function in self._called if name in headers}
         entries = baggage.get_all(context)
         if entries:
-            scope.baggage = {key: value for key in BAGGAGE_KEYS if isinstance(value := entries.get(key), str)}
+            # OpenTelemetry's propagator leaves the properties of an entry (W3C Baggage, 3.3.1.3) on its value: `u-1;ttl=30`.
+            found = ((key, entries.get(key)) for key in BAGGAGE_KEYS)
+            scope.baggage = {key: value.partition(";")[0].strip() for key, value in found if isinstance(value, str)}
 
     def inject(self, carrier: CarrierT, context: Context | None = None, setter: Setter[CarrierT] = default_setter) -> None:
         """Do nothing: who acts is nobody else's business."""
@@ -104,11 +103,3 @@ class AmplitudePropagator(TextMapPropagator):
     def fields(self) -> set[str]:
         """The header names that `inject` writes: none."""
         return set()
-
-
-def _joined(values: Any, separator: str = ",") -> str | None:
-    if not values:
-        return None
-    if not isinstance(values, str):
-        values = separator.join([value for value in values if isinstance(value, str)])
-    return values if len(values) <= _MAX_RAW else None

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_amplitude.clock import application_time
 from otel_amplitude.identity._cookie import SESSION_TIMEOUT_MS, BrowserCookie, plausible_ms, read_cookie
-from otel_amplitude.identity._propagator import IDENTITY_HEADERS_VARIABLE
+from otel_amplitude.identity._headers import (
+    COOKIE,
+    GPC,
+    IDENTITY_HEADERS_VARIABLE,
+    HeaderId,
+    attributes_of,
+    captured,
+    read_identity_headers,
+)
 from otel_amplitude.identity._scope import RequestScope
 from otel_amplitude.limits import MAX_STRING, MIN_ID_LENGTH
 from otel_amplitude.values import has_control, is_placeholder, is_sound_id
@@ -27,7 +35,7 @@ DEVICE_ATTRIBUTES: Final = ("app.installation.id", "device.id")
 _NO_COOKIE: Final = BrowserCookie(None, None, None, None, opt_out=False)
 _EMPTY: Final[Mapping[str, str]] = {}
 _EXPLICIT: Final = frozenset({"amplitude.user_id", "amplitude.device_id", "amplitude.session_id"})
-_CAPTURED: Final = ("http.request.header.cookie", "http.request.header.sec_gpc")
+_NO_IDS: Final[Mapping[str, HeaderId]] = {}
 
 
 class Identity(NamedTuple):
@@ -65,7 +73,7 @@ class _Sources(NamedTuple):
     layers: _Layers
     known: RequestScope
     cookie: BrowserCookie
-    headers: Mapping[str, str | None]
+    headers: Mapping[str, object]
     baggage: Mapping[str, str]
 
 
@@ -110,13 +118,14 @@ class IdentityResolver:
     Attributes:
         conflicts: how often the server's user id and the cookie's differed (`identity_conflict`); approximate under threads.
         short_ids: how many ids were below the minimum length, each of which is left out; approximate under threads.
+        failed_functions: how often a function of `identity_headers` raised, so that its header gave no id; approximate under threads.
     """
 
     def __init__(
         self,
         api_key: str,
         *,
-        identity_headers: Mapping[str, str] | None = None,
+        identity_headers: Mapping[str, object] | None = None,
         user_id_format: str | None = None,
         consent: str | Consent | None = None,
         anonymous: str | Anonymous = "drop",
@@ -129,7 +138,7 @@ class IdentityResolver:
 
         Args:
             api_key: the project, whose cookie is read.
-            identity_headers: field to lower-case header name.
+            identity_headers: field to header, see `read_identity_headers`; functions are loaded.
             user_id_format: such as `user-{id}`: how ids that the server knows (`set_user`, conventions) are written, so that they equal
                 those the browser sends; ids from cookie, header, baggage and `amplitude.user_id` stay as they are.
             consent: None; `gpc` honours `Sec-GPC: 1`; or a callable, where False or an exception means no.
@@ -141,17 +150,14 @@ class IdentityResolver:
         """
         self.conflicts = 0
         self.short_ids = 0
+        self.failed_functions = 0
         self._api_key = api_key
-        headers = (identity_headers or _EMPTY).items()
-        self._headers = [(field, name, "http.request.header." + name.replace("-", "_")) for field, name in headers]
-        names = (
-            *_EXPLICIT,
-            *USER_ATTRIBUTES,
-            *DEVICE_ATTRIBUTES,
-            "session.id",
-            *_CAPTURED,
-            *(attribute for _, _, attribute in self._headers),
+        headers = read_identity_headers(identity_headers)
+        self._headers = headers
+        captured_in = (
+            attribute for name in (COOKIE, GPC, *(header.name for header in headers.values())) for attribute in attributes_of(name)
         )
+        names = (*_EXPLICIT, *USER_ATTRIBUTES, *DEVICE_ATTRIBUTES, "session.id", *captured_in)
         self._without_ids = frozenset(names).isdisjoint
         self._explicit_only = frozenset(names).difference(_EXPLICIT).isdisjoint
         self._format = user_id_format
@@ -166,43 +172,65 @@ class IdentityResolver:
         # Hashes in the log can be compared with each other but, without this process's key, with nothing else.
         self._hash_key = os.urandom(16)
 
-    def resolve(self, attributes: Mapping[str, Any], scope: RequestScope | None = None, parents: Iterable[Any] = ()) -> Identity:
+    def resolve(
+        self, attributes: Mapping[str, Any], scope: RequestScope | None = None, parents: Iterable[Any] = (), time_ns: int | None = None
+    ) -> Identity:
         """Give the identity of an item; check `refusal` first.
 
         Args:
             attributes: the item's own.
             scope: of its request, or None.
             parents: its open local parents, nearest first, as `OpenSpans.parents` gives them; only their `attributes` are read.
+            time_ns: when the item began, in nanoseconds since 1970, by which the cookie's session is judged: so the same item gives
+                the same identity whenever it is asked for. None is now.
         """
         if self._consent is not None and not self.agreed(scope):
             return _OPTED_OUT
         layers: list[Mapping[str, Any]] = [parent.attributes.copy() for parent in parents] if parents else []
         if scope is not None and self._without_ids(attributes) and all(map(self._without_ids, layers)):  # as for most items
             decided = scope.decided
-            if decided is None or decided[0] is not self or decided[1] != scope.version or (decided[2] and self._is_past(decided[2])):
-                decided = self._remember(scope)
+            if (
+                decided is None
+                or decided[0] is not self
+                or decided[1] != scope.version
+                or (decided[2] and not self._holds(decided[2], time_ns))
+            ):
+                decided = self._remember(scope, time_ns)
             identity: Identity = decided[3]
         elif not layers and self._explicit_only(attributes) and (scope is None or _only_told(scope)):
             identity = self._by_attributes(attributes, scope or _NOTHING)
         else:
-            identity = self._decide([attributes, *layers], scope)[0]
+            identity = self._decide([attributes, *layers], scope, self._moment(time_ns))[0]
         return identity if identity is not _NOBODY else self._nobody(attributes, scope)
 
-    def _is_past(self, moment_ms: float) -> bool:
-        return self._wall() * 1000 > moment_ms
+    def _moment(self, time_ns: int | None) -> float:
+        return time_ns // 1_000_000 if time_ns else self._wall() * 1000
 
-    def _remember(self, scope: RequestScope) -> tuple[object, int, float | None, Identity]:
+    def _holds(self, limit_ms: float, time_ns: int | None) -> bool:
+        """Say whether what was decided on one side of a limit holds for an item of this time; see `_limit`."""
+        moment = self._moment(time_ns)
+        return moment <= limit_ms if limit_ms > 0 else moment > -limit_ms
+
+    def _remember(self, scope: RequestScope, time_ns: int | None) -> tuple[object, int, float | None, Identity]:
         """Decide by the scope alone, once for all items of a request."""
         version = scope.version
-        identity, until = self._by_scope(scope) or self._decide((), scope)
-        scope.decided = decided = (self, version, until, identity)
+        moment = self._moment(time_ns)
+        identity, limit = self._by_scope(scope, moment) or self._decide((), scope, moment)
+        scope.decided = decided = (self, version, limit, identity)
         return decided
 
-    def _by_scope(self, scope: RequestScope) -> tuple[Identity, float | None] | None:
-        """Give what `_decide((), scope)` would, in one straight line; None: something is unusual, so that it must be asked."""
-        if self._format is not None or scope.headers is not None or scope.baggage is not None or scope.opted_out or scope.gpc:
+    def _by_scope(self, scope: RequestScope, moment: float) -> tuple[Identity, float | None] | None:
+        """Give what `_decide((), scope, moment)` would, in one straight line; None: something is unusual, so that it must be asked."""
+        if (
+            self._format is not None
+            or scope.headers is not None
+            or scope.header_ids is not None
+            or scope.baggage is not None
+            or scope.opted_out
+            or scope.gpc
+        ):
             return None
-        user, device, session, until = scope.user_id, scope.device_id, scope.session_id, None
+        user, device, session, limit = scope.user_id, scope.device_id, scope.session_id, None
         user_source, device_source = "set_user" if user is not None else "", "set_user" if device is not None else ""
         if session is not None:
             session = plausible_ms(session) or _told_session(session)
@@ -216,15 +244,15 @@ class IdentityResolver:
             if device is None and cookie.device_id is not None:
                 device, device_source = cookie.device_id, "cookie"
             if session is None and cookie.session_id is not None:
-                session = cookie.session_at(self._wall() * 1000)
-            until = _until(session, cookie)
+                session = cookie.session_at(moment)
+            limit = _limit(cookie, moment)
         shortest = self._min_length
         if not ((user is None or is_sound_id(user, shortest)) and (device is None or is_sound_id(device, shortest))):
             return None
         if user is None and device is None:
             return _NOBODY, None
         # Not by calling the class, which runs Python once more and costs twice as much.
-        return tuple.__new__(Identity, (user, device, session, scope.groups, None, True, user_source, device_source)), until
+        return tuple.__new__(Identity, (user, device, session, scope.groups, None, True, user_source, device_source)), limit
 
     def _by_attributes(self, item: Mapping[str, Any], scope: RequestScope) -> Identity:
         """Give the same where explicit attributes of the item say something as well."""
@@ -243,8 +271,8 @@ class IdentityResolver:
         text, source = self._first(field, (("attribute", explicit), ("set_user", known)))
         return text, source if text is not None else ""
 
-    def _decide(self, layers: _Layers, scope: RequestScope | None) -> tuple[Identity, float | None]:
-        """Give the identity and the moment in milliseconds until which it holds; None: for ever."""
+    def _decide(self, layers: _Layers, scope: RequestScope | None, moment: float) -> tuple[Identity, float | None]:
+        """Give the identity at `moment` (milliseconds since 1970), and the limit of that in time; see `_limit`."""
         cookie = self._cookie(layers, scope)
         if cookie.opt_out or (scope is not None and scope.opted_out) or (self._gpc and self._asked_for_privacy(layers, scope)):
             return _OPTED_OUT, None
@@ -257,8 +285,8 @@ class IdentityResolver:
             return _NOBODY, None
         here = (user is not None and user_source != "baggage") or (device is not None and device_source != "baggage")
         sources_named = (user_source if user else "", device_source if device else "")
-        session = self._session(sources)
-        return Identity(user, device, session, known.groups, None, here, *sources_named), _until(session, cookie)
+        session = self._session(sources, moment)
+        return Identity(user, device, session, known.groups, None, here, *sources_named), _limit(cookie, moment)
 
     def _cookie(self, layers: _Layers, scope: RequestScope | None) -> BrowserCookie:
         if scope is not None and scope.cookie is not None:
@@ -267,11 +295,11 @@ class IdentityResolver:
             if self._api_key not in scope.cookies:
                 scope.cookies[self._api_key] = read_cookie(scope.cookie, self._api_key)
             return scope.cookies[self._api_key] or _NO_COOKIE
-        captured = _captured(layers, "http.request.header.cookie") if layers else None
-        return (read_cookie(captured, self._api_key) if captured else None) or _NO_COOKIE
+        header = _captured(layers, COOKIE) if layers else None
+        return (read_cookie(header, self._api_key) if header else None) or _NO_COOKIE
 
     def _asked_for_privacy(self, layers: _Layers, scope: RequestScope | None) -> bool:
-        return (scope is not None and scope.gpc) or _captured(layers, "http.request.header.sec_gpc") == "1"
+        return (scope is not None and scope.gpc) or _captured(layers, GPC) == "1"
 
     def agreed(self, scope: RequestScope | None = None) -> bool:
         """Ask the `consent` callable, if there is one; `scope` None: outside a request."""
@@ -281,9 +309,30 @@ class IdentityResolver:
             self._tell("identity.consent_failed", cure="the consent callable raised; its events are not sent")
             return False
 
-    def _header_values(self, layers: _Layers, known: RequestScope) -> dict[str, str | None]:
+    def _header_values(self, layers: _Layers, known: RequestScope) -> dict[str, object]:
         kept = known.headers or _EMPTY
-        return {field: kept.get(name) or _captured(layers, attribute) for field, name, attribute in self._headers}
+        return {
+            field: kept.get(name) or _captured(layers, name) if function is None else self._made_id(field, name, function, layers, known)
+            for field, (name, function) in self._headers.items()
+        }
+
+    def _made_id(self, field: str, name: str, function: Any, layers: _Layers, known: RequestScope) -> object:
+        """Give what a function of `identity_headers` makes of its header."""
+        header = (known.header_ids or _NO_IDS).get(name)
+        if header is None and (value := _captured(layers, name)) is not None and callable(function):
+            header = HeaderId(value, function)
+        made = None if header is None else header.read()
+        if header is not None and header.failed:
+            self.failed_functions += 1
+            self._tell(
+                "identity.header_failed",
+                field=field,
+                header=name,
+                error=header.failed,
+                cure="the function of identity_headers raised, so the header gave no id; it should return None for a value without one",
+            )
+            header.failed = ""
+        return made
 
     def _user(self, sources: _Sources) -> tuple[str | None, str]:
         known, cookie = sources.known, sources.cookie
@@ -322,13 +371,13 @@ class IdentityResolver:
         yield "header", sources.headers.get("device")
         yield "baggage", sources.baggage.get("amplitude.device_id")
 
-    def _session(self, sources: _Sources) -> int | None:
+    def _session(self, sources: _Sources, moment: float) -> int | None:
         item, known, layers = sources.item, sources.known, sources.layers
         told = _told_session(item.get("amplitude.session_id"), known.session_id, _nearest(layers, "amplitude.session_id"))
         return (
             told
             or plausible_ms(_nearest(sources.layers, "session.id"))
-            or sources.cookie.session_at(self._wall() * 1000)
+            or sources.cookie.session_at(moment)
             or plausible_ms(sources.headers.get("session"))
             or plausible_ms(sources.baggage.get("amplitude.session_id"))
         )
@@ -402,12 +451,16 @@ _NOTHING: Final = RequestScope()
 
 def _only_told(scope: RequestScope) -> bool:
     """Whether `set_user` is all a scope has to go by, and nothing asks for privacy."""
-    return scope.cookie is None and scope.headers is None and scope.baggage is None and not (scope.opted_out or scope.gpc)
+    found = (scope.cookie, scope.headers, scope.header_ids, scope.baggage)
+    return found.count(None) == len(found) and not (scope.opted_out or scope.gpc)
 
 
-def _until(session: int | None, cookie: BrowserCookie) -> float | None:
-    """Give the moment at which the cookie's session is over, where it is this one."""
-    return (cookie.last_event_ms or 0) + SESSION_TIMEOUT_MS if session == cookie.session_id is not None else None
+def _limit(cookie: BrowserCookie, moment: float) -> float | None:
+    """Give the last moment of the cookie's session; negative when `moment` is after it; None when the cookie has no session."""
+    if cookie.session_id is None or cookie.last_event_ms is None:
+        return None
+    limit = cookie.last_event_ms + SESSION_TIMEOUT_MS
+    return limit if moment <= limit else -limit
 
 
 def _told_session(*values: object) -> int | None:
@@ -436,7 +489,7 @@ def _conventional(layers: _Layers, names: tuple[str, ...]) -> object:
 
 def _captured(layers: _Layers, name: str) -> str | None:
     """Give a header that OpenTelemetry captured on the item or a local parent."""
-    value = _nearest(layers, name)
-    if isinstance(value, (list, tuple)):
-        value = "; ".join([part for part in value if isinstance(part, str)])
-    return value if isinstance(value, str) and value and value != "[REDACTED]" else None
+    for attributes in layers:
+        if (value := captured(attributes, name)) is not None:
+            return value
+    return None

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from otel_amplitude.identity._cookie import BrowserCookie
+    from otel_amplitude.identity._headers import HeaderId
 
 _KEY: Final = create_key("otel_amplitude.request")
 MAX_OPEN_SPANS: Final = 10_000
@@ -50,9 +51,12 @@ class RequestScope:
         headers: the incoming identity headers by lower-case name.
         gpc: the request said `Sec-GPC: 1`.
         baggage: the allow-listed baggage entries by name.
+        user_agent: the header `User-Agent`, for spans that carry none.
+        not_automatic: why the request itself must be no automatic event, by its headers: `prefetch`, `websocket`, or None.
+        header_ids: the ids that functions of `identity_headers` make of headers, by lower-case name of the header.
         remote: made for an incoming request or task, hence shared and filled in place by `set_user`.
         cookies: the resolvers' memory of the parsed cookie, by API key.
-        decided: what a resolver made of this scope alone, for which version and until when.
+        decided: what a resolver made of this scope alone, for which version, and the limit in time of that.
         version: counts the changes, so that what was decided before one is not believed after it.
     """
 
@@ -65,10 +69,13 @@ class RequestScope:
         "device_id",
         "gpc",
         "groups",
+        "header_ids",
         "headers",
+        "not_automatic",
         "opted_out",
         "remote",
         "session_id",
+        "user_agent",
         "user_id",
         "version",
     )
@@ -85,6 +92,9 @@ class RequestScope:
         self.headers: dict[str, str] | None = None
         self.gpc = False
         self.baggage: dict[str, str] | None = None
+        self.user_agent: str | None = None
+        self.not_automatic: str | None = None
+        self.header_ids: dict[str, HeaderId] | None = None
         self.remote = remote
         self.cookies: dict[str, BrowserCookie | None] | None = None
         self.decided: tuple[object, int, float | None, Any] | None = None

@@ -6,10 +6,13 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry.trace import SpanKind
+
 from otel_amplitude import pipeline
 from otel_amplitude.convert._select import Choice, Selector
 from otel_amplitude.convert._spans import Converter
 from otel_amplitude.convert._tables import EVENT_TYPE, ROUTE, TORNADO
+from otel_amplitude.convert._view import read_status
 from otel_amplitude.identity._resolver import Identity
 from otel_amplitude.identity._scope import SPAN_ID, OpenSpans
 from otel_amplitude.log import LOGGER_NAME
@@ -23,12 +26,13 @@ if TYPE_CHECKING:
     from otel_amplitude.convert._assembly import Converted
     from otel_amplitude.identity._scope import RequestScope
     from otel_amplitude.otel._logs_api import ReadableLogRecord, ReadWriteLogRecord
-    from otel_amplitude.results import Result
 
 # What is logged about our own requests must not come back as events (opentelemetry-python.md 2.5).
-_OWN_LOGS: Final = (LOGGER_NAME, "urllib3", "requests")
+_OWN_LOGS: Final = frozenset({LOGGER_NAME, "urllib3", "requests"})
 _ENVIRONMENTS: Final = ("deployment.environment.name", "deployment.environment")
 _NOTHING: Final[Mapping[str, Any]] = {}
+_SERVER: Final = SpanKind.SERVER
+_REDIRECTS: Final = range(300, 400)
 
 
 class Reader:
@@ -56,6 +60,7 @@ class Reader:
         self._resolver = client.resolver
         self._cap = Cap(config.auto_events_per_minute)
         self._environments = frozenset(config.environments) if config.environments else None
+        self._told_unrouted = False
         self._reads_every_span = self._converter.reads_every_span
 
     def span(self, span: ReadableSpan, closed: bool = False) -> None:
@@ -70,6 +75,7 @@ class Reader:
             (EVENT_TYPE not in attributes and ROUTE not in attributes and TORNADO not in attributes)
             and self._selector.only_marked
             and not self._reads_every_span
+            and span.kind is not _SERVER
         ):
             return  # so it is for most spans, for which everybody pays
         choice = self._selector.span(span, attributes)
@@ -93,6 +99,10 @@ class Reader:
         parents: Iterable[Any],
         closed: bool = False,
     ) -> None:
+        if choice == "no_route":
+            choice = self._unrouted(span, self._resolve(span, attributes, scope, parents))
+        elif scope is not None and isinstance(choice, Choice):
+            choice = self._selector.by_headers(span, attributes, choice, scope) or choice
         refusal = choice if isinstance(choice, str) else "closed" if closed else self._elsewhere(span)
         if refusal is not None or isinstance(choice, str):
             if choice is not None:
@@ -101,20 +111,48 @@ class Reader:
         events = span.events
         if choice is None and not events:
             return
-        identity = self._resolver.resolve(attributes, scope, parents)
+        identity = self._resolve(span, attributes, scope, parents)
         if choice is not None:
-            refusal = identity.refusal or (self._refused_automatic(identity) if choice.kind == "automatic" else None)
-            converted = refusal or self._converter.span(span, attributes, choice, identity)
-            if isinstance(converted, str):
-                self._client.refuse(converted)
-            else:
-                self._accept(converted, span)
+            self._take(span, attributes, choice, identity)
         if events:
             for converted in self._converter.span_events(span, events, attributes, identity):
                 if identity.refusal == "opted_out":
                     self._client.refuse("opted_out")
+                    self._converter.forget(converted[0])
                 else:  # an event on a span may bring ids of its own, so the check at the end decides
                     self._accept_or_forget(converted, span)
+
+    def _take(self, span: ReadableSpan, attributes: Mapping[str, Any], choice: Choice, identity: Identity) -> None:
+        refusal = identity.refusal or (self._refused_automatic(identity) if choice.kind == "automatic" else None)
+        converted = refusal or self._converter.span(span, attributes, choice, identity)
+        if isinstance(converted, str):
+            self._client.refuse(converted)
+        else:
+            self._accept_or_forget(converted, span)
+
+    def _resolve(
+        self, span: ReadableSpan, attributes: Mapping[str, Any], scope: RequestScope | None, parents: Iterable[ReadableSpan]
+    ) -> Identity:
+        return self._resolver.resolve(attributes, scope, parents, span.start_time or span.end_time)
+
+    def _unrouted(self, span: ReadableSpan, identity: Identity) -> str:
+        """Give the refusal of a request whose route is not known; name it in the log once, if a visitor that we know made it.
+
+        Its path and the name of its span stay out of the log: they may hold names of people.
+        """
+        if identity.refusal is not None or not identity.from_request:
+            return identity.refusal or "no_identity"
+        status = read_status(span.attributes or _NOTHING) or 0
+        if not (self._told_unrouted or status in _REDIRECTS):  # redirects mostly come from before the router
+            self._told_unrouted = True
+            instrumentation = span.instrumentation_scope
+            self._client.log.warning(
+                "route.missing",
+                instrumentation=instrumentation.name if instrumentation is not None else "unknown",
+                cure="a request without http.route is no event: set http.route on its span to the template of the route, not to the path, "
+                "or name the event by a rule or amplitude.event_type",
+            )
+        return "no_route"
 
     def _refused_automatic(self, identity: Identity) -> str | None:
         # An id that came over baggage is known to every service of a request: one click would be counted once for each.
@@ -128,7 +166,7 @@ class Reader:
     def log(self, record: ReadWriteLogRecord | ReadableLogRecord, *, closed: bool = False) -> None:
         """Read a log record in `on_emit`; `closed` counts what would be an event instead."""
         name = record.instrumentation_scope.name if record.instrumentation_scope else None
-        if pipeline.inside() or (name is not None and name.startswith(_OWN_LOGS)):
+        if pipeline.inside() or (name is not None and name.partition(".")[0] in _OWN_LOGS):
             return
         choice = self._selector.log(record.log_record, name, record.resource)
         context = record.log_record.context
@@ -140,7 +178,7 @@ class Reader:
     def exported_log(self, record: ReadableLogRecord) -> None:
         """Read a log record in `export`; identity can only be in its attributes."""
         name = record.instrumentation_scope.name if record.instrumentation_scope else None
-        if name is not None and name.startswith(_OWN_LOGS):
+        if name is not None and name.partition(".")[0] in _OWN_LOGS:
             return
         choice = self._selector.log(record.log_record, name, record.resource)
         if choice is not None:
@@ -160,7 +198,7 @@ class Reader:
             self._client.refuse(refusal or "rule")
             return
         item = record.log_record
-        identity = self._resolver.resolve(dict(item.attributes or _NOTHING), scope, parents)
+        identity = self._resolver.resolve(dict(item.attributes or _NOTHING), scope, parents, item.timestamp or item.observed_timestamp)
         if identity.refusal is not None:
             self._client.refuse(identity.refusal)
             return
@@ -170,22 +208,18 @@ class Reader:
         else:
             self._accept_or_forget(converted, record)
 
-    def _accept(self, converted: Converted, source: object) -> Result | str:
+    def _accept_or_forget(self, converted: Converted, source: object) -> None:
+        """Hand an event to the client; what was remembered of it as sent is forgotten when it is not accepted."""
         event, extra, is_sound = converted
         client = self._client
-        taken = client.accept(event, extra, source, is_sound)
-        if client.leaving.hurried:
-            client.leaving.soon()
-        return taken
-
-    def _accept_or_forget(self, converted: Converted, source: object) -> None:
-        """For what is told once: an event of a span never is, and need not pay for the question."""
         taken: object = None
         try:
-            taken = self._accept(converted, source)
+            taken = client.accept(event, extra, source, is_sound)
         finally:  # under `strict` accept raises
             if type(taken) is not str:
-                self._converter.forget(converted[0])
+                self._converter.forget(event)
+        if client.leaving.hurried:
+            client.leaving.soon()
 
     def _elsewhere(self, item: ReadableSpan | ReadWriteLogRecord | ReadableLogRecord) -> str | None:
         """Give the refusal of an item whose resource names an environment that is not to send."""
