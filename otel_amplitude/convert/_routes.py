@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 # Converters of Flask, Django, Bottle and Sanic: they tell `<int:uid>` (type first) from `<uid:int>` (name first).
 _CONVERTERS: Final = frozenset(
@@ -11,6 +13,9 @@ _CONVERTERS: Final = frozenset(
 )
 _CLOSING: Final = {"<": ">", "{": "}", "(": ")"}
 _MAX_ROUTE: Final = 2_048
+# A parameter that may hold slashes: `{name:path}`, `<path:name>`, `{tail:.*}`, `*rest`, `(?P<rest>.+)`.
+_OPEN: Final = re.compile(r":path\b|<path:|\.[*+]|(?:^|/)\*")
+_MAX_SEGMENTS: Final = 64
 
 
 @lru_cache(maxsize=4_096)
@@ -28,6 +33,85 @@ def normalise(template: str) -> str:
     written = _regex(template) if _is_regex(template) else _template(template)
     parts = [_segment(part) for part in written.split("/") if part]
     return "/" + "/".join(parts)
+
+
+class _Template(NamedTuple):
+    """A normalised template in parts.
+
+    Attributes:
+        segments: what stands between its slashes.
+        is_open: its last parameter may hold slashes.
+    """
+
+    segments: tuple[str, ...]
+    is_open: bool
+
+    def then(self, other: _Template) -> _Template:
+        return _Template(self.segments + other.segments, other.is_open)
+
+
+def join(outer: str, inner: Iterable[str], path: str) -> str:
+    """Give the whole route of a request whose application is mounted in another one; `""` when none is known.
+
+    Each half of `inner` is tried as it is, if it begins with what is joined already (some frameworks write whole routes), then
+    appended; each step must fit the beginning of the path and the last one all of it. What does not fit is not joined: then `outer`
+    stays. Where a proxy or a server puts the application under a prefix of its own, the halves fit the end of the path instead; that
+    prefix is no part of the route, since it may be anybody's name. The path itself is only compared with: no part of it gets into a
+    route. The path `/` is its own route.
+
+    >>> join("/shop", ["/items/{id}"], "/shop/items/7"), join("", [], "/"), join("/v2", ["/x"], "/v2/y")
+    ('/shop/items/{id}', '/', '/v2')
+
+    Args:
+        outer: the route of the request's own span, as its instrumentation wrote it.
+        inner: those of the applications inside, the outermost first.
+        path: the request's, without query.
+    """
+    halves = [_template_of(half) for half in inner if half]
+    parts = [part for part in path[:_MAX_ROUTE].split("/") if part]
+    if halves and path and len(parts) <= _MAX_SEGMENTS:
+        begin = _template_of(outer)
+        for skipped in range(len(parts) + 1) if _is_literal(begin.segments or halves[0].segments) else (0,):
+            if (whole := _joined(begin, halves, parts[skipped:])) is not None:
+                return "/" + "/".join(whole.segments)
+    return normalise(outer) or ("/" if path and not parts else "")
+
+
+def _joined(whole: _Template, halves: Iterable[_Template], parts: Sequence[str]) -> _Template | None:
+    for half in halves:
+        candidates = [half] if half.segments[: len(whole.segments)] == whole.segments else []
+        candidates.append(whole.then(half))
+        fitting = (candidate for candidate in candidates if _fits(candidate, parts, whole=False))
+        whole = next(fitting, whole)
+    return whole if _fits(whole, parts, whole=True) else None
+
+
+def _fits(template: _Template, parts: Sequence[str], *, whole: bool) -> bool:
+    """Say whether a template fits the beginning of a path, or all of it. Linear in its length, whatever the client sent."""
+    segments = template.segments
+    if len(segments) > len(parts) and not (template.is_open and len(segments) == len(parts) + 1):
+        return False
+    if not all(map(_segment_fits, segments, parts)):
+        return False
+    return not whole or template.is_open or len(segments) == len(parts)
+
+
+def _segment_fits(segment: str, part: str) -> bool:
+    begin, mark, _ = segment.partition("{")
+    if not mark:
+        return segment == part
+    end = segment.rpartition("}")[2]
+    return len(part) >= len(begin) + len(end) and part.startswith(begin) and part.endswith(end)
+
+
+@lru_cache(maxsize=1_024)
+def _template_of(route: str) -> _Template:
+    segments = tuple(segment for segment in normalise(route).split("/") if segment)
+    return _Template(segments, bool(segments) and "{" in segments[-1] and _OPEN.search(route) is not None)
+
+
+def _is_literal(segments: Sequence[str]) -> bool:
+    return bool(segments) and "{" not in segments[0]
 
 
 def _is_regex(template: str) -> bool:

@@ -176,10 +176,11 @@ class Selector:
         status = read_status(attributes)
         if _is_websocket(attributes, status):
             return "websocket"
-        method = read_text(attributes, METHOD)
-        if status is None or status >= 400 or (method in NOT_AUTOMATIC_METHODS if self._methods is None else method not in self._methods):
+        method, route = read_text(attributes, METHOD), read_route(attributes, span)
+        if status is None or status >= 400 or not (method or route):
             return None
-        route = read_route(attributes, span)
+        if method in NOT_AUTOMATIC_METHODS if self._methods is None else method not in self._methods:
+            return None
         if self._is_excluded(route, attributes):
             return "excluded"
         agent = read_text(attributes, USER_AGENT)

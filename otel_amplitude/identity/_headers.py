@@ -60,9 +60,9 @@ def read_identity_headers(option: object) -> dict[str, IdentityHeader]:
     """
     if isinstance(option, str):
         option = dict(part.partition("=")[::2] for part in option.split(",") if part.strip())
-    if not isinstance(option or {}, Mapping):
-        raise _wrong(f"not {option!r}")
-    return {_field(field): _header(field, value) for field, value in (option or {}).items()}  # type: ignore[attr-defined]
+    if option is not None and not isinstance(option, Mapping):
+        raise _wrong(repr(option))
+    return {str(field).strip().lower(): _header(field, value) for field, value in (option or {}).items()}
 
 
 class HeaderId:
@@ -102,32 +102,23 @@ class HeaderId:
         return self._made
 
 
-def _field(field: object) -> str:
-    name = str(field).strip().lower()
-    if name not in HEADER_FIELDS:
-        raise _wrong(f"there is no field {field!r}")
-    return name
-
-
 def _header(field: object, value: object) -> IdentityHeader:
     name, function = value, None
     if isinstance(value, (tuple, list)) and len(value) == 2:
         name, function = value
     elif isinstance(value, str) and ":" in value:
-        name, _, function = value.partition(":")
-        function = function.strip()
+        name, _, function = (part.strip() for part in value.partition(":"))
     name = name.strip().lower() if isinstance(name, str) else ""
-    if not _TOKEN.fullmatch(name):
-        raise _wrong(f"{field}={value!r} names no header")
-    if not (function is None or callable(function) or (isinstance(function, str) and function.partition(":")[2])):
-        raise _wrong(f"{field}={value!r} names no function after the header, such as shop.auth:user_of")
+    is_function = callable(function) or (isinstance(function, str) and bool(function.partition(":")[2]))
+    if str(field).strip().lower() not in HEADER_FIELDS or not _TOKEN.fullmatch(name) or not (function is None or is_function):
+        raise _wrong(f"{field}={value}")
     return IdentityHeader(name, function)
 
 
 def _wrong(what: str) -> ConfigurationError:
     return ConfigurationError(
-        f"identity_headers must map device, session or user to a header name, or to a header name and a function that makes the id of its "
-        f"value; {what}: write {IDENTITY_HEADERS_VARIABLE}=device=x-device-id,user=authorization:shop.auth:user_of"
+        f"identity_headers must map device, session or user to a header name, not {what}: write {IDENTITY_HEADERS_VARIABLE}="
+        "device=x-device-id, or user=authorization:shop.auth:user_of for a function that makes the id of the header's value"
     )
 
 

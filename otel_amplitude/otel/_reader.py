@@ -12,7 +12,7 @@ from otel_amplitude import pipeline
 from otel_amplitude.convert._select import Choice, Selector
 from otel_amplitude.convert._spans import Converter
 from otel_amplitude.convert._tables import EVENT_TYPE, ROUTE, TORNADO
-from otel_amplitude.convert._view import read_status
+from otel_amplitude.convert._view import read_status, whole_route
 from otel_amplitude.identity._resolver import Identity
 from otel_amplitude.identity._scope import SPAN_ID, OpenSpans
 from otel_amplitude.log import LOGGER_NAME
@@ -78,14 +78,24 @@ class Reader:
             and span.kind is not _SERVER
         ):
             return  # so it is for most spans, for which everybody pays
+        if span.kind is _SERVER:
+            attributes = _routed(attributes, ())
         choice = self._selector.span(span, attributes)
         if (choice is not None or self._reads_every_span) and not is_suppressed():
             spans = self.open_spans
             self._read(span, attributes, choice, spans.scope(span, noted), spans.parents(span), closed)
 
-    def exported_span(self, span: ReadableSpan, parents: Iterable[ReadableSpan] = ()) -> None:
-        """Read a span in `export`, where instrumentation is always suppressed and no context is left; or one from a file, with its parents."""
-        attributes = dict(span.attributes or _NOTHING)
+    def exported_span(self, span: ReadableSpan, parents: Iterable[ReadableSpan] = (), inner: Iterable[str] = ()) -> None:
+        """Read a span in `export`, where instrumentation is always suppressed and no context is left; or one from a file.
+
+        Args:
+            span: an ended span.
+            parents: its local parents that came with it, nearest first.
+            inner: the routes of applications mounted inside its own that came with it, see `inner_routes`.
+        """
+        attributes: Mapping[str, Any] = dict(span.attributes or _NOTHING)
+        if span.kind is _SERVER:
+            attributes = _routed(attributes, inner)
         choice = self._selector.span(span, attributes)
         if choice is not None or self._reads_every_span:
             self._read(span, attributes, choice, None, parents)
@@ -245,6 +255,12 @@ class Reader:
         if lost:
             self._client.refuse("internal")
         self._client.log.error("conversion.failed", error=self._client.log.raised(error))
+
+
+def _routed(attributes: Mapping[str, Any], inner: Iterable[str]) -> Mapping[str, Any]:
+    """Give the attributes of a request's span with its whole route."""
+    route = whole_route(attributes, inner)
+    return attributes if route is None else {**attributes, ROUTE: route}
 
 
 _making = threading.Lock()

@@ -66,9 +66,6 @@ def test_a_request_becomes_an_event_by_itself(parent: str | None, names: str) ->
         {"kind": "CLIENT"},
         {"kind": "CONSUMER"},
         {"parent": "local"},
-        {"http.route": ""},
-        {"http.route": None},
-        {"http.route": 7},
         {"http.response.status_code": 400},
         {"http.response.status_code": 500},
         {"http.response.status_code": None},
@@ -79,9 +76,18 @@ def test_a_request_becomes_an_event_by_itself(parent: str | None, names: str) ->
     ids=str,
 )
 def test_what_is_no_answered_request_is_nothing(change: dict[str, Any]) -> None:
-    """Inner spans, unknown routes, errors and methods without a person behind them make no automatic event, and are not counted."""
+    """Inner spans, errors and methods without a person behind them make no automatic event, and are not counted."""
     how = {key: change[key] for key in change if key in ("kind", "parent")}
     assert choose(span({**PAGE, **{key: change[key] for key in change if key not in how}}, **how)) is None
+
+
+@pytest.mark.parametrize("route", ["", None, 7])
+def test_a_request_without_a_route_is_refused_under_that_name(route: object) -> None:
+    """Other than a probe or a file, which have their own word, and what is no HTTP request, which has none."""
+    bare = {**PAGE, "http.route": route}
+    assert choose(span(bare)) == "no_route"
+    assert choose(span({**bare, "url.path": "/static/app.js"})) == "excluded"
+    assert choose(span({**bare, "http.request.method": None})) is None
 
 
 @pytest.mark.parametrize(

@@ -463,7 +463,7 @@ def test_the_short_way_and_the_long_way_agree(item: dict[str, Any], known: tuple
     scope.learn(user_id=known[0], device_id=known[1], session_id=known[2], anonymous=anonymous)
     short = ours.resolve(item, scope)
     told = ours.short_ids
-    assert short == ours._decide([item], scope)[0]
+    assert short == ours._decide([item], scope, NOW)[0]
     assert ours.short_ids == 2 * told
 
 
@@ -488,9 +488,9 @@ def test_the_short_way_beside_a_cookie_agrees(
     ours, scope = resolver(), RequestScope(remote=True)
     scope.learn(user_id=known[0], device_id=known[1], session_id=known[2], anonymous=anonymous)
     scope.cookie = make_cookie(KEY, device, user, session, last_event_ms=last, opt_out=out)
-    assert ours.resolve({}, scope) == ours._decide((), scope)[0]
+    assert ours.resolve({}, scope) == ours._decide((), scope, NOW)[0]
     assert scope.decided is not None
-    assert scope.decided[2] == ours._decide((), scope)[1]
+    assert scope.decided[2] == ours._decide((), scope, NOW)[1]
 
 
 def test_an_id_of_a_class_of_its_own_becomes_text() -> None:
