@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +17,7 @@ from otel_amplitude.events import Event, Identify, Revenue, check_event, encode_
 from otel_amplitude.exporter import AmplitudeExporter, ids_of
 from otel_amplitude.identity._resolver import IdentityResolver
 from otel_amplitude.identity._scope import RequestScope, scope_of
+from otel_amplitude.insert_ids import given_or_new
 from otel_amplitude.limits import MIN_ID_LENGTH
 from otel_amplitude.log import Log
 from otel_amplitude.middleware._chain import Chain, Middleware, Payload
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 LIBRARY: Final = f"otel-amplitude/{__version__}"
 _MOST_NESTED: Final = 2  # an event, and the events its middleware logs; theirs log none
-_KEY_BITS: Final = 128
 _MAPS: Final = ("event_properties", "user_properties", "groups", "group_properties")
 
 
@@ -153,7 +152,7 @@ class Amplitude:
             more = dict(extra) if extra else {}
         except Exception:  # whatever is given, the application must not notice
             return self._bad(f"an event must be an Event or a mapping of its keys, extra another, not {_kind(event)} and {_kind(extra)}")
-        item["insert_id"] = _key(item.get("insert_id"))
+        item["insert_id"] = given_or_new(item.get("insert_id"))
         if self._middleware:  # it may change what it sees, and properties may be shared by many events
             item.update({name: item[name].copy() for name in _MAPS if type(item.get(name)) is dict})
         scope = scope_of(None)
@@ -351,7 +350,7 @@ class Amplitude:
                 event.update({key: _merged(value, event.get(key)) for key, value in self._common.items()})
             if not is_sound:
                 if type(insert_id) is not str or not insert_id:
-                    insert_id = event["insert_id"] = _key(insert_id)
+                    insert_id = event["insert_id"] = given_or_new(insert_id)
                 if event.get("time") is None:
                     event["time"] = int(application_time() * 1000)
                 removed = check_event(event, self._min_id_length)
@@ -494,16 +493,6 @@ def _merged(common: dict[str, Any], own: object) -> dict[str, Any]:
 
 def _kind(value: object) -> str:
     return type(value).__name__
-
-
-def _key(given: object) -> str:
-    """Give a deduplication key as text, a new one where there is none; database keys are numbers or UUIDs."""
-    if type(given) is str and given:
-        return given
-    if isinstance(given, str):
-        return str.__str__(given) or uuid.uuid4().hex
-    is_key = isinstance(given, uuid.UUID) or (isinstance(given, int) and not isinstance(given, bool) and given.bit_length() <= _KEY_BITS)
-    return str(given) if is_key else uuid.uuid4().hex
 
 
 def _with_ids(fields: Mapping[str, Any], user_id: str | None, device_id: str | None) -> Event:

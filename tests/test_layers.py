@@ -15,7 +15,7 @@ FLOORS = (
     {"clock", "late_imports"},
     {"_version", "errors", "limits", "log", "pipeline", "suppression"},
     {"values"},
-    {"events"},
+    {"events", "insert_ids"},
     {"identity"},
     {"delivery", "transport", "convert", "middleware", "_adapter"},
     {"wire", "telemetry", "config"},

@@ -49,7 +49,7 @@ def read_trace(sandbox: str, trace_id: str) -> list[ReadableSpan]:
     """
     rows = ask(sandbox, "/api/events", text=trace_id, limit=1_000)["events"]
     events = [row["sent"] for row in reversed(rows) if row["trace"] == trace_id]
-    spans = [span for event in events for span in _rebuilt(event, trace_id)]
+    spans = [span for number, event in enumerate(events, 1) for span in _rebuilt(event, trace_id, number)]
     if events and not spans:
         names = ", ".join(sorted({str(event.get("event_type")) for event in events}))
         raise SourceError(
@@ -61,14 +61,13 @@ def read_trace(sandbox: str, trace_id: str) -> list[ReadableSpan]:
     return spans
 
 
-def _rebuilt(event: Mapping[str, Any], trace_id: str) -> Iterator[ReadableSpan]:
-    """Give the span that an automatic event was made from; nothing for an event of something else."""
+def _rebuilt(event: Mapping[str, Any], trace_id: str, number: int) -> Iterator[ReadableSpan]:
+    """Give the span that an automatic event was made from, under a span id of its own; nothing for an event of something else."""
     properties = event.get("event_properties")
-    insert_id = event.get("insert_id")
-    if not isinstance(properties, dict) or not isinstance(insert_id, str) or "route" not in properties:
+    if not isinstance(properties, dict) or "route" not in properties:
         return
     try:
-        context = SpanContext(int(trace_id, 16), int(insert_id[32:48] or "1", 16), is_remote=False)
+        context = SpanContext(int(trace_id, 16), number, is_remote=False)
     except ValueError:
         return
     start = int(event["time"]) * 1_000_000 if isinstance(event.get("time"), int) else None

@@ -36,6 +36,10 @@ EXAMPLES: Final = (
     "otel-amplitude convert traces.jsonl --send --option server_zone=EU --option rules=rules.toml",
     "otel-amplitude convert --spool /var/spool/amplitude --send",
 )
+_SEND: Final = (
+    "send them to Amplitude; safe to repeat, since insert_id stays the same. Not so for spans that were exported from the process before, "
+    "and come from a store that keeps microseconds (Jaeger, Zipkin): their start times differ, so they count twice"
+)
 _SLICE: Final = 2_000
 _TAKEN: Final = Response(status=200, headers={}, body=b'{"code":200}')
 _MOST_NAMED: Final = 100
@@ -62,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="-",
         help="write events as JSON lines to this file, which is replaced (default: standard output)",
     )
-    where.add_argument("--send", action="store_true", help="send them to Amplitude; safe to repeat, since insert_id stays the same")
+    where.add_argument("--send", action="store_true", help=_SEND)
     parser.add_argument(
         "--timeout", type=float, default=60.0, metavar="SECONDS", help="give up when a slice is not settled by then (default: 60)"
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_amplitude import insert_ids
 from otel_amplitude.convert._assembly import plain_event
 from otel_amplitude.convert._casts import to_text
 from otel_amplitude.convert._recent import Recent
@@ -46,11 +46,10 @@ class Exposures:
         who = identity.user_id or identity.device_id
         if not (flag and variant and who):
             return None
-        seen = "\0".join((who, flag, variant, str(time_ms // _DAY_MS)))
-        digest = blake2b(seen.encode("utf-8", "surrogatepass"), digest_size=16, person=b"exposure").hexdigest()
-        if self._seen.swap(digest, True):
+        insert_id = insert_ids.of_exposure(who, flag, variant, time_ms // _DAY_MS)
+        if self._seen.swap(insert_id, True):
             return None
-        return plain_event(EXPOSURE, time_ms, digest, {**properties, "flag_key": flag, "variant": variant}, identity)
+        return plain_event(EXPOSURE, time_ms, insert_id, {**properties, "flag_key": flag, "variant": variant}, identity)
 
     def forget(self, event: Mapping[str, Any]) -> None:
         """Forget that `event` was told, if it is an exposure."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
-
+from otel_amplitude import insert_ids
 from otel_amplitude.convert._assembly import Assembly, Converted, Draft, taken, to_milliseconds
 from otel_amplitude.convert._exposures import EXPOSURE, FLAG_EVENTS, Exposures
 from otel_amplitude.convert._plan import Planner
 from otel_amplitude.convert._tables import is_sensitive
-from otel_amplitude.convert._view import LogView
+from otel_amplitude.convert._view import LogView, scope_name
 from otel_amplitude.values import clean, clean_properties
 
 if TYPE_CHECKING:
@@ -48,12 +46,12 @@ class LogConverter:
         facts = self._assembly.resources.facts(resource)
         properties = facts.properties.copy()
         if record.trace_id:
-            properties["trace_id"] = f"{record.trace_id:032x}"
+            properties["trace_id"] = insert_ids.trace_text(record.trace_id)
         time_ms = to_milliseconds(record.timestamp or record.observed_timestamp)
         if self._exposures is not None and record.event_name in FLAG_EVENTS and choice.name == EXPOSURE:
             exposure = self._exposures.event(attributes, identity, time_ms, properties)
             return "repeated" if exposure is None else (exposure, {}, False)
-        insert_id = _insert_id(record, attributes, scope, facts.instance)
+        insert_id = insert_ids.of_log_record(record, attributes, scope_name(scope), facts.instance)
         # Raw: a list of lists that was made a text already would keep what is sensitive inside.
         items = {**clean_properties(record.body, raw=True), **attributes}
         plan = (self._annotated if choice.kind == "annotated" else self._other).plan(tuple(items))
@@ -66,16 +64,3 @@ class LogConverter:
             name = rule.shape(draft, LogView(record, items, scope, resource), self._assembly)
         self._assembly.take_explicit(draft, plan, items)
         return self._assembly.event(draft, name, time_ms, insert_id), draft.extra, False
-
-
-def _insert_id(record: LogRecord, attributes: Mapping[str, Any], scope: InstrumentationScope | str | None, instance: str) -> str:
-    """Give a hash of all that was recorded: the same record gives the same id, from whichever exporter."""
-    content = (
-        f"{record.trace_id or 0:x}-{record.span_id or 0:x}-{record.timestamp}-{record.observed_timestamp}",
-        clean(scope if scope is None or isinstance(scope, str) else scope.name),
-        clean(record.event_name),
-        instance,
-        clean(record.body),
-        clean(attributes),
-    )
-    return blake2b(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import SpanKind
 
+from otel_amplitude import insert_ids
 from otel_amplitude.clock import monotonic
 from otel_amplitude.convert._addresses import client_address
 from otel_amplitude.convert._assembly import Assembly, Converted, Draft, plain_event, taken, to_milliseconds
@@ -102,8 +103,8 @@ class Converter:
         if rule is not None and not rule.keeps(identity.user_id or identity.device_id or ""):
             return "sampled"
         plan = (self._annotated if kind == "annotated" else self._other).plan(tuple(attributes))
-        insert_id = _span_key(span)
         start, end = span.start_time, span.end_time
+        ids = insert_ids.of_span(span.context, start)
         properties = taken(attributes, plan)
         # What the application calls one of ours is its own.
         add = properties.setdefault
@@ -111,8 +112,10 @@ class Converter:
             add(fact, value)
         if start and end and end >= start:
             add("duration_ms", (end - start) // 1_000 / 1_000)
-        if insert_id is not None:
-            add("trace_id", insert_id[:32])
+        insert_id = None
+        if ids is not None:
+            trace, insert_id = ids
+            add("trace_id", trace)
         if plan.has_route and (route := read_route(attributes, span)):
             add("route", route)
         if kind == "automatic":
@@ -154,11 +157,11 @@ class Converter:
         if not name and exposures is None:
             return None
         attributes = dict(event.attributes or {})
-        key = _span_key(span)
         time_ms = to_milliseconds(event.timestamp)
         properties = self._assembly.resources.facts(span.resource).properties.copy()
-        if key is not None:
-            properties["trace_id"] = key[:32]
+        ids = insert_ids.of_span(span.context, span.start_time)
+        if ids is not None:
+            properties["trace_id"] = ids[0]
         if not name and exposures is not None:
             exposure = exposures.event(attributes, identity, time_ms, properties)
             return None if exposure is None else (exposure, {}, False)
@@ -166,7 +169,7 @@ class Converter:
         properties.update(taken(attributes, plan))
         draft = Draft(properties, identity)
         self._assembly.take_explicit(draft, plan, attributes)
-        return self._assembly.event(draft, name, time_ms, f"{key}-{index}" if key else None), draft.extra, False
+        return self._assembly.event(draft, name, time_ms, insert_ids.of_span_event(ids[1], index) if ids else None), draft.extra, False
 
     def log(
         self, record: LogRecord, resource: Resource | None, scope: InstrumentationScope | str | None, choice: Choice, identity: Identity
@@ -182,13 +185,3 @@ class Converter:
         self._assembly.forget(event)
         if self._exposures is not None:
             self._exposures.forget(event)
-
-
-def _span_key(span: ReadableSpan) -> str | None:
-    """Give trace and span id as text; None for a hand-made span without ids, which can not be told from another one."""
-    context = span.context
-    if context is None:
-        return None
-    # A span context is a tuple; each of its properties would cost a call.
-    trace_id, span_id, _, _, _, is_valid = context
-    return (trace_id << 64 | span_id).to_bytes(24, "big").hex() if is_valid else None

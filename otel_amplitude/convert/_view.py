@@ -193,7 +193,7 @@ class SpanView(_Request):
     @property
     def scope(self) -> str | None:
         """The name of the instrumentation scope."""
-        return _scope_name(self._span.instrumentation_scope)
+        return scope_name(self._span.instrumentation_scope)
 
     @property
     def service(self) -> str | None:
@@ -226,7 +226,7 @@ class LogView(_Request):
     @property
     def scope(self) -> str | None:
         """The name of the instrumentation scope."""
-        return _scope_name(self._scope)
+        return scope_name(self._scope)
 
     @property
     def service(self) -> str | None:
@@ -234,7 +234,8 @@ class LogView(_Request):
         return _service(self._resource)
 
 
-def _scope_name(scope: InstrumentationScope | str | None) -> str | None:
+def scope_name(scope: InstrumentationScope | str | None) -> str | None:
+    """Give the name of an instrumentation scope; older SDKs gave records the name itself."""
     return scope if scope is None or isinstance(scope, str) else scope.name
 
 

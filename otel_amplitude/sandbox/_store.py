@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sqlite3
 from collections import deque
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ CREATE INDEX IF NOT EXISTS seen_at ON seen (at);
 """
 
 _COLUMNS = "seq, at, verdict, path, type, user, device, session, time, trace, sent, notes"
-_TRACE = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +37,13 @@ class Row:
 
 
 def trace_id(event: Event) -> str:
-    """Give the trace id an event carries, or an empty text: its own property, else the start of its insert_id."""
+    """Give the trace id an event carries, or an empty text: a property of its own."""
     properties = event.get("event_properties")
     for name in ("trace_id", "[Agent] Trace ID"):
         value = properties.get(name) if isinstance(properties, dict) else None
         if isinstance(value, str):
             return value[:100]
-    insert_id = event.get("insert_id")
-    found = _TRACE.match(insert_id) if isinstance(insert_id, str) else None
-    return found[0] if found else ""
+    return ""
 
 
 def origin(event: Event) -> str:

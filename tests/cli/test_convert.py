@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.trial import KEY, by_user, event, lines, otlp, otlp_log, otlp_span, spool
+from cli.trial import KEY, NOW_MS, by_user, event, lines, otlp, otlp_log, otlp_span, spool
 
 from otel_amplitude.cli import convert
 from otel_amplitude.sandbox import Sandbox
@@ -43,7 +43,7 @@ def test_to_standard_output(run: Any, tmp_path: Path) -> None:
         ("HTTP Request", "customer-2"),
         ("Order Paid", "customer-9"),
     ]
-    assert events[0]["insert_id"] == f"{1:032x}{1:016x}"
+    assert events[0]["insert_id"] == f"{1:032x}{1:016x}{(NOW_MS + 1_000) * 1_000_000:016x}"
     assert "3 events written from 3 lines" in ended.err
     assert "no_identity 1" in ended.err
 

@@ -230,11 +230,11 @@ def test_one_trace_of_many_from_standard_input(run: Any, rules: Path, monkeypatc
 
 
 def test_a_trace_in_a_sandbox(run: Any, rules: Path, sandbox: Sandbox) -> None:
-    """The span is rebuilt from its event, as far as that goes, and it is said so."""
+    """The span is rebuilt from its event, as far as that goes, and it is said so; an insert_id that begins like the trace says nothing."""
     client = Amplitude(Config(KEY, server_url=f"{sandbox.url}/2/httpapi", log_level="NONE", upload_interval=0))
     client.log_event(event(1))
     client.log_event(event(1, insert_id="other", event_type="Order Paid", event_properties={"trace_id": f"{2:032x}"}))
-    client.log_event(event(1, insert_id="z" * 48))
+    client.log_event(event(1, insert_id=f"{2:032x}{9:016x}", event_properties={"method": "POST", "route": "/orders"}))
     assert client.shutdown(5)
     trace = f"{2:032x}"
     (item,) = explained(run, rules, "--sandbox", sandbox.url, "--trace", trace)

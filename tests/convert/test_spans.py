@@ -33,21 +33,21 @@ from otel_amplitude.errors import InvalidEventError
 from otel_amplitude.events import check_event, encode_event
 from otel_amplitude.identity import Identity
 
-KEY = f"{TRACE_ID:032x}{SPAN_ID:016x}"
+KEY = f"{TRACE_ID:032x}{SPAN_ID:016x}{START:016x}"
 
 
 def test_a_span_the_sdk_made_converts_as_one_made_by_hand() -> None:
     """The real thing: ids, times, resource and attributes as the SDK keeps them."""
     item = recorded_span({**PAGE, "cart.total": 3})
     event = convert(item)
-    assert event["insert_id"] == f"{item.context.trace_id:032x}{item.context.span_id:016x}"
+    assert event["insert_id"] == f"{item.context.trace_id:032x}{item.context.span_id:016x}{item.start_time:016x}"
     assert event["time"] == item.start_time // 1_000_000
     assert event["event_properties"].keys() == {"service", "duration_ms", "trace_id", "route", "method", "status_code"}
     assert event["event_properties"]["duration_ms"] == pytest.approx((item.end_time - item.start_time) / 1e6, abs=0.001)
 
 
 def test_the_same_span_gives_the_same_event() -> None:
-    """A second exporter doubles nothing; the frozen insert_id is trace and span id."""
+    """A second exporter doubles nothing; the insert_id is trace id, span id and start time."""
     item = span({**PAGE, **ANNOTATED})
     assert convert(item) == convert(item)
     assert convert(item)["insert_id"] == KEY
