@@ -104,7 +104,7 @@ def main() -> None:
         if "OTEL_EXPORTER_AMPLITUDE_SERVER_URL" not in os.environ:
             sandbox = stack.enter_context(Sandbox())
             os.environ["OTEL_EXPORTER_AMPLITUDE_SERVER_URL"] = f"{sandbox.url}/2/httpapi"
-            os.environ.setdefault("OTEL_EXPORTER_AMPLITUDE_API_KEY", "any-key-will-do")
+            os.environ.setdefault("OTEL_EXPORTER_AMPLITUDE_API_KEY", "0123456789abcdef0123456789abcdef")
         elsewhere = SendElsewhere()
         amplitude = otel_amplitude.init()
         for middleware in (

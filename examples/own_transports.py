@@ -88,7 +88,7 @@ class ThreeTries:
 
 
 def main() -> None:
-    key = os.environ.get("OTEL_EXPORTER_AMPLITUDE_API_KEY", "any-key-will-do")
+    key = os.environ.get("OTEL_EXPORTER_AMPLITUDE_API_KEY", "0123456789abcdef0123456789abcdef")
     event = {"event_type": "Order Paid", "user_id": "u-12345"}
 
     memory = InMemory()

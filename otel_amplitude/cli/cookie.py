@@ -14,6 +14,7 @@ from otel_amplitude.errors import ConfigurationError
 from otel_amplitude.identity._cookie import make_cookie, plausible_ms
 
 HELP: Final = "Print a browser cookie for trials."
+_KEY_CHARACTERS: Final = 10
 EXAMPLES: Final = (
     'curl -H "$(otel-amplitude cookie --user-id u-12345)" http://127.0.0.1:8000/products',
     'curl --cookie "$(otel-amplitude cookie --device-id my-laptop --value)" http://127.0.0.1:8000/products',
@@ -35,9 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the cookie."""
     key = arguments.api_key or os.environ.get(f"{ENVIRONMENT_PREFIX}API_KEY") or os.environ.get(API_KEY_FALLBACK)
-    if not key or len(key) < 10:
+    if not key:
+        raise ConfigurationError(f"the cookie is named after the project: give --api-key, or set {ENVIRONMENT_PREFIX}API_KEY")
+    if len(key) < _KEY_CHARACTERS:
         raise ConfigurationError(
-            f"the cookie is named after the project: give --api-key (its first ten characters are enough), or set {ENVIRONMENT_PREFIX}API_KEY"
+            f"the key must have at least ten characters, because the cookie is named after them, not {len(key)}: "
+            "give the key of the exporter with --api-key"
         )
     session = int(application_time() * 1000) if arguments.session_id is None else plausible_ms(arguments.session_id)
     if session is None:

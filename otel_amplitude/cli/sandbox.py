@@ -13,7 +13,7 @@ from typing import Final
 
 from otel_amplitude.config import ENVIRONMENT_PREFIX
 from otel_amplitude.errors import ConfigurationError
-from otel_amplitude.sandbox import Sandbox
+from otel_amplitude.sandbox import KEY, Sandbox
 
 HELP: Final = "Run a stand-in for Amplitude with a live page."
 EXAMPLES: Final = (
@@ -76,15 +76,17 @@ def _started(arguments: argparse.Namespace) -> Sandbox:
 
 
 def _welcome(url: str) -> str:
-    return f"""sandbox: {url}   (open it in a browser; Ctrl-C ends it)
+    return f"""sandbox: {url}   (open it in a browser: it shows the steps for each framework; Ctrl-C ends it)
 
-point an application at it:
+point a service at it:
+  export OTEL_TRACES_EXPORTER=amplitude OTEL_METRICS_EXPORTER=none OTEL_LOGS_EXPORTER=none
   export {ENVIRONMENT_PREFIX}SERVER_URL={url}/2/httpapi
-  export {ENVIRONMENT_PREFIX}API_KEY=any-key-will-do
+  export {ENVIRONMENT_PREFIX}API_KEY={KEY}   # any key will do
+  opentelemetry-instrument flask --app shop run
 
-try it without an application:
+try it without a service:
   curl {url}/2/httpapi -H 'Content-Type: application/json' \\
-    -d '{{"api_key": "any-key-will-do", "events": [{{"event_type": "Hello", "user_id": "u-12345"}}]}}'
+    -d '{{"api_key": "{KEY}", "events": [{{"event_type": "Hello", "user_id": "u-12345"}}]}}'
 
 see what arrived:
   otel-amplitude catalog --sandbox {url}"""

@@ -24,13 +24,16 @@ REASONS: dict[str, tuple[str, str]] = {
         ),
     ),
     "excluded": (
-        "a health check, a static file, or a route in exclude",
+        "a health check or its user agent, a static file, or a route in exclude",
         (
             "Nothing to do, if that is what they are. OTEL_EXPORTER_AMPLITUDE_EXCLUDE lists the routes; "
             "a rule or amplitude.event_type on the span makes an event of one all the same."
         ),
     ),
-    "bot": ("the user agent belongs to a crawler or a tool", "Nothing to do for crawlers. For a trial with curl, send -A Mozilla/5.0."),
+    "bot": (
+        "the user agent belongs to a crawler or a headless browser",
+        "Nothing to do for those. A rule or amplitude.event_type on the span makes an event all the same.",
+    ),
     "cap": (
         "one user or device makes more automatic events than auto_events_per_minute",
         "Name the events that matter by a rule or an annotation, or raise OTEL_EXPORTER_AMPLITUDE_AUTO_EVENTS_PER_MINUTE.",

@@ -20,6 +20,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from otel_amplitude.sandbox._contract import ENDPOINTS, MAX_RAW, parse, refusal
+from otel_amplitude.sandbox._guide import guide
 from otel_amplitude.sandbox._limits import EpsLimits
 from otel_amplitude.sandbox._project import Project, Received
 from otel_amplitude.sandbox._store import HISTORY
@@ -134,7 +135,7 @@ def _query(text: str) -> dict[str, str]:
 
 
 def _filters(query: dict[str, str]) -> dict[str, Any]:
-    numbers = {"since": (0, 2**62), "limit": (1, 1_000)}
+    numbers = {"since": (0, 2**62), "seq": (1, 2**62), "limit": (1, 1_000)}
     filters: dict[str, Any] = {name: query[name][:200] for name in ("type", "user", "device", "text", "verdict") if query.get(name)}
     for name, (least, most) in numbers.items():
         if name in query:
@@ -290,11 +291,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if path in ENDPOINTS or path in POSTS.keys() - GETS.keys():
             raise _RefusedError(405, "Method not allowed: use POST")
-        if path != "/api/stream" and path not in GETS:
+        if path not in ("/api/stream", "/api/guide") and path not in GETS:
             raise _RefusedError(404, "Invalid request path")
         self._check_own()
         if path == "/api/stream":
             self._stream(query)
+        elif path == "/api/guide":
+            self._write_json(200, guide(f"http://{self.headers['Host'].strip()}"))
         else:
             self._write_json(200, GETS[path](self.server.project, query))
 

@@ -176,6 +176,7 @@ class Store:
         self,
         *,
         since: int = 0,
+        seq: int | None = None,
         type: str = "",
         user: str = "",
         device: str = "",
@@ -183,10 +184,10 @@ class Store:
         verdict: str = "",
         limit: int = 200,
     ) -> list[Json]:
-        """Give rows after `since`, newest first: exact type and verdict, the others anywhere within."""
+        """Give rows after `since`, or the one row `seq`, newest first: exact type and verdict, the others anywhere within."""
         conditions = ["seq > ?"]
         values: list[Any] = [since]
-        for column, value in (("type", type), ("verdict", verdict)):
+        for column, value in (("seq", seq), ("type", type), ("verdict", verdict)):
             if value:
                 conditions.append(f"{column} = ?")
                 values.append(value)
