@@ -28,7 +28,7 @@ for point in ours:
 
 metadata = distribution("otel-amplitude").metadata
 assert metadata["License-Expression"] == "Apache-2.0"
-assert set(metadata.get_all("Provides-Extra") or ()) == {"fast", "cli"}
+assert set(metadata.get_all("Provides-Extra") or ()) == {"fast", "cli", "otlp"}
 
 amplitude = otel_amplitude.init("0123456789abcdef0123456789abcdef", dry_run=True)
 assert amplitude.log_event({"event_type": "Installed", "user_id": "u-12345"}, timeout=5).outcome == "acknowledged"

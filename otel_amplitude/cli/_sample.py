@@ -1,43 +1,50 @@
-"""The spans and log records that `rules explain` is asked about: from OTLP lines, or rebuilt from events in a sandbox."""
+"""The spans and log records that `rules explain` is asked about: from files of OTLP, or rebuilt from events in a sandbox."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind
 
 from otel_amplitude.cli._ask import ask
-from otel_amplitude.cli._seen import SourceError
-from otel_amplitude.convert._otlp import Batch, read_line
+from otel_amplitude.cli._inputs import Inputs, Problems, SourceError
+from otel_amplitude.convert.otlp import read_document
+from otel_amplitude.convert.recorded import Resources
 
 # property of an event ← attribute of the span it was made from
 _ATTRIBUTES: Final = {"method": "http.request.method", "route": "http.route", "status_code": "http.response.status_code"}
 _RESOURCE: Final = {"service": "service.name", "service_version": "service.version", "environment": "deployment.environment.name"}
 
 
-def read_file(path: str) -> tuple[Batch, list[str]]:
-    """Give everything in a file of OTLP lines (`-` is standard input), and what could not be read.
+def read_files(given: Sequence[str], trace: str | None) -> tuple[list[ReadableSpan | ReadableLogRecord], Problems]:
+    """Give the spans and log records of files, and what could not be read.
+
+    Args:
+        given: names, wildcards, folders, `-` for standard input.
+        trace: the id of the only trace that is wanted, None for all.
 
     Raises:
-        SourceError: the file can not be read.
+        SourceError: a name stands for no file.
+        OSError: a file can not be read.
     """
-    everything = Batch([], [], [])
-    try:
-        lines = sys.stdin.buffer.read().splitlines() if path == "-" else Path(path).read_bytes().splitlines()
-    except OSError as error:
-        raise SourceError(f"{path} can not be read ({error.strerror}); give a file of OTLP JSON lines, or - for standard input") from error
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            batch = read_line(line)
-            everything.spans.extend(batch.spans)
-            everything.records.extend(batch.records)
-            everything.problems.extend(f"line {number}: {problem}" for problem in batch.problems)
-    return everything, everything.problems
+    found: list[ReadableSpan | ReadableLogRecord] = []
+    problems, resources = Problems(), Resources()
+    for document in Inputs(given):
+        batch = read_document(document, resources)
+        items: list[ReadableSpan | ReadableLogRecord] = [*batch.spans, *batch.records]
+        found.extend(item for item in items if trace is None or trace_of(item) == trace.lower())
+        problems.note(document.where, batch.problems)
+    return found, problems
+
+
+def trace_of(item: ReadableSpan | ReadableLogRecord) -> str:
+    """Give the trace id of an item as text."""
+    number = item.log_record.trace_id if isinstance(item, ReadableLogRecord) else item.context.trace_id if item.context else 0
+    return f"{number or 0:032x}"
 
 
 def read_trace(sandbox: str, trace_id: str) -> list[ReadableSpan]:
@@ -54,7 +61,7 @@ def read_trace(sandbox: str, trace_id: str) -> list[ReadableSpan]:
         names = ", ".join(sorted({str(event.get("event_type")) for event in events}))
         raise SourceError(
             f"trace {trace_id} is in {sandbox} with {names}, but as no request that could be rebuilt: annotated and logged events name "
-            "themselves, and no rule is asked; for other spans give a file of OTLP JSON lines"
+            "themselves, and no rule is asked; for other spans give files of OTLP"
         )
     if not spans:
         raise SourceError(f"no event of trace {trace_id} is in {sandbox}; copy the trace id from an event on its page")

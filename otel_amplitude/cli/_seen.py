@@ -13,18 +13,14 @@ from typing import Any, Final
 import orjson
 
 from otel_amplitude.cli._ask import ask
+from otel_amplitude.cli._inputs import SourceError
 from otel_amplitude.delivery.disk.inspect import iter_records
-from otel_amplitude.errors import OtelAmplitudeError
 
 _MAX_PROPERTIES: Final = 200
 _MAX_SAMPLE: Final = 80
 _MONTH_SECONDS: Final = 30 * 86_400
 _ROWS: Final = 1_000
 _JSON_TYPES: Final = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "map", type(None): "null"}
-
-
-class SourceError(OtelAmplitudeError):
-    """A file or address that was named can not be used; the message says what to change."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""`otel-amplitude convert`: what was recorded elsewhere (OTLP JSON lines, events, a spool) as Amplitude events: written, or sent."""
+"""`otel-amplitude convert`: what was recorded elsewhere (OTLP in files, events, a spool) as Amplitude events: written, or sent."""
 
 from __future__ import annotations
 
@@ -7,31 +7,26 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Any, Final
 
-import orjson
-
+from otel_amplitude.cli._conversion import Books, Conversion, Lines
+from otel_amplitude.cli._inputs import HELP as INPUT_HELP
+from otel_amplitude.cli._inputs import STANDARD_INPUT, Inputs, Problems, SourceError
 from otel_amplitude.cli._options import add_options, given_options, make_config
-from otel_amplitude.cli._seen import SourceError
 from otel_amplitude.cli._table import Progress, printable
-from otel_amplitude.client import Amplitude
 from otel_amplitude.clock import wall
 from otel_amplitude.config import Config, environment_values
-from otel_amplitude.convert._otlp import Batch, read_request
 from otel_amplitude.delivery.disk.inspect import iter_records
-from otel_amplitude.delivery.parcel import Parcel
-from otel_amplitude.exporter import AmplitudeExporter, read_ids
-from otel_amplitude.otel._reader import reader_of
-from otel_amplitude.results import Result
-from otel_amplitude.transport import Request, Response
 
-HELP: Final = "Make Amplitude events of OTLP JSON lines, event lines or a spool: to a file, to standard output, or sent."
+HELP: Final = "Make Amplitude events of OTLP files, event lines or a spool: to a file, to standard output, or sent."
 EXAMPLES: Final = (
     "otel-amplitude convert traces.jsonl > events.jsonl",
+    "otel-amplitude convert 'traces-*.json.gz' logs.json --output events.jsonl",
+    "zstdcat traces.zst | otel-amplitude convert - > events.jsonl",
     "otel-amplitude convert traces.jsonl --output events.jsonl --state convert.state   # may be stopped and started again",
     "otel-amplitude convert traces.jsonl --send --option server_zone=EU --option rules=rules.toml",
     "otel-amplitude convert --spool /var/spool/amplitude --send",
@@ -41,8 +36,6 @@ _SEND: Final = (
     "and come from a store that keeps microseconds (Jaeger, Zipkin): their start times differ, so they count twice"
 )
 _SLICE: Final = 2_000
-_TAKEN: Final = Response(status=200, headers={}, body=b'{"code":200}')
-_MOST_NAMED: Final = 100
 _KEY_OF_NOBODY: Final = "not-sent-anywhere"
 # Yesterday's traffic comes at once: no cap by the minute. What is not sent is still in the input: no spool, but room for a slice.
 _OURS: Final[dict[str, Any]] = {
@@ -57,7 +50,7 @@ _OURS: Final[dict[str, Any]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the words of this command."""
-    parser.add_argument("input", nargs="?", help="OTLP JSON lines (the Collector's file exporter) or event lines; - is standard input")
+    parser.add_argument("input", nargs="*", help=INPUT_HELP)
     parser.add_argument("--spool", metavar="DIR", help="a spool directory instead; it is only read (spool replay sends and empties one)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -77,182 +70,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class _Done:
-    """How far a conversion came; what a state file holds."""
+    """How far a conversion came.
 
-    offset: int = 0
-    line: int = 0
+    Attributes:
+        documents: read so far, over all files; for a spool, its records.
+        read: bytes read so far.
+        written: bytes of the output.
+        events: written or sent, those of earlier runs included.
+        empty: documents of OTLP in which there was no span and no log record.
+        waiting: the items that wait for a parent, as numbers of document and item.
+        problems: what was wrong so far.
+    """
+
+    documents: int = 0
+    read: int = 0
     written: int = 0
     events: int = 0
-    broken: int = 0
-    problems: list[str] = field(default_factory=list)
-
-    def note(self, problem: str) -> None:
-        self.broken += 1
-        if len(self.problems) < _MOST_NAMED:
-            self.problems.append(problem)
-
-
-class _Lines:
-    """A transport that writes events as lines, where others send them."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def send(self, request: Request) -> Response:
-        """Write the events of one request."""
-        try:
-            for event in orjson.loads(request.body)["events"]:
-                self._file.write(orjson.dumps(event) + b"\n")
-        except OSError as error:  # a full disk, a closed pipe: told by the command itself, nothing is tried again
-            self.error = error
-        return _TAKEN
-
-    def close(self) -> None:
-        """Write what is buffered."""
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what is buffered."""
-        try:
-            self._file.flush()
-        except OSError as error:
-            self.error = self.error or error
-
-    def check(self) -> None:
-        """Raise what went wrong on the thread that writes.
-
-        Raises:
-            OSError: that.
-        """
-        if self.error is not None:
-            raise self.error
-
-
-class _Client(Amplitude):
-    """A client that knows whether anything came of an item: one that nothing chooses is in no book."""
-
-    touched = False
-
-    def accept(self, *arguments: Any) -> Result | str:
-        """As any client."""
-        self.touched = True
-        return super().accept(*arguments)
-
-    def refuse(self, reason: str, *, insert_id: str = "", message: str = "") -> Result:
-        """As any client."""
-        self.touched = True
-        return super().refuse(reason, insert_id=insert_id, message=message)
-
-
-class _Sink(AbstractContextManager["_Sink"]):
-    """Takes spans, records and ready events, a slice at a time, and says what became of them."""
-
-    def __init__(self, config: Config, lines: _Lines | None, timeout: float) -> None:
-        self._client = _Client(config)
-        self._reader = reader_of(self._client)
-        # What was made, checked and encoded already goes out as it is.
-        self._ready = AmplitudeExporter(config)
-        self._lines = lines
-        self._timeout = timeout
-        self._not_chosen = 0
-
-    def line(self, line: bytes, where: str, done: _Done) -> int:
-        """Take one line, noting what is wrong with it; give how many items were in it."""
-        try:
-            data = orjson.loads(line)
-        except ValueError as error:
-            done.note(f"{where}: is not JSON: {error}")
-            return 0
-        if isinstance(data, dict) and "$books" in data:  # the last lines of a dry run
-            return 0
-        if isinstance(data, dict) and "event_type" in data:
-            if not data.get("insert_id"):
-                done.note(f"{where}: is an event without insert_id, which would be counted twice when this is repeated")
-                return 0
-            self.event(line.strip(), int(wall() * 1000))
-            return 1
-        return self._otlp(read_request(data), where, done)
-
-    def _otlp(self, batch: Batch, where: str, done: _Done) -> int:
-        for span in batch.spans:
-            self._guarded(lambda item: self._reader.exported_span(item, batch.parents_of(item)), span)
-        for record in batch.records:
-            self._guarded(self._reader.exported_log, record)
-        if batch.problems:
-            more = f" (and {len(batch.problems) - 1:,} more)" if len(batch.problems) > 1 else ""
-            done.note(f"{where}: {batch.problems[0]}{more}")
-        return len(batch.spans) + len(batch.records)
-
-    def _guarded(self, read: Callable[[Any], None], item: object) -> None:
-        self._client.touched = False
-        try:
-            read(item)
-        except Exception as error:  # as in an application: one item that can not be converted is counted, the others go on
-            self._reader.failed(error)
-        self._not_chosen += not self._client.touched
-
-    def event(self, body: bytes, accepted_ms: int) -> None:
-        """Take one encoded event."""
-        self._ready.submit(Parcel(body, read_ids(body), accepted_ms))
-
-    def settle(self) -> bool:
-        """Wait until everything taken is written or settled; False when that takes too long.
-
-        Raises:
-            OSError: it could not be written.
-        """
-        settled = self._client.flush(self._timeout) and self._ready.flush(self._timeout)
-        if self._lines is not None:
-            self._lines.flush()
-            self._lines.check()
-        return settled
-
-    def books(self) -> _Books:
-        """Give the books of both ways together."""
-        one, other = self._client.stats(), self._ready.stats()
-        rejected, dropped, refused = (
-            Counter(getattr(one, name)) + Counter(getattr(other, name)) for name in ("rejected", "dropped", "refused")
-        )
-        return _Books(one.acknowledged + other.acknowledged, rejected, dropped, refused, self._not_chosen)
-
-    def __exit__(self, *_: object) -> None:
-        self._client.shutdown(1.0)
-        self._ready.shutdown(1.0)
-
-
-class _Books(NamedTuple):
-    acknowledged: int
-    rejected: Counter[str]
-    dropped: Counter[str]
-    refused: Counter[str]
-    not_chosen: int
+    empty: int = 0
+    waiting: list[tuple[int, int]] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Convert; 1 when lines were broken, or events were lost on the way."""
-    _check(arguments)
-    done = _restored(arguments)
+    """Convert; 1 when something could not be read, or events were lost on the way."""
+    inputs = _checked(arguments)
+    done = _restored(arguments, inputs)
     config = _config(arguments)
     with ExitStack() as stack:
-        lines = None if arguments.send else _Lines(stack.enter_context(_opened(arguments, done)))
-        sink = stack.enter_context(_Sink(config if lines is None else replace(config, transport=lines), lines, arguments.timeout))
-        progress = stack.enter_context(Progress("converting", _size(arguments.input)))
-        settled = _convert(arguments, done, sink, progress)
-    return _report(arguments, done, sink.books(), settled=settled)
+        lines = None if arguments.send else Lines(stack.enter_context(_opened(arguments, done)))
+        conversion = stack.enter_context(
+            Conversion(config if lines is None else replace(config, transport=lines), lines, arguments.timeout)
+        )
+        progress = stack.enter_context(Progress("converting", inputs.size if inputs else None))
+        settled = _convert(arguments, inputs, done, conversion, progress)
+    return _report(arguments, done, conversion.books(), settled=settled)
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _checked(arguments: argparse.Namespace) -> Inputs | None:
     if bool(arguments.input) == bool(arguments.spool):
-        raise SourceError("say what to convert: a file of OTLP JSON lines (- is standard input), or --spool DIR")
-    if arguments.state and (arguments.spool or arguments.input == "-"):
-        raise SourceError("--state needs a file as input: only in a file can one go on where one stopped")
+        raise SourceError("say what to convert: files of OTLP or of event lines (- is standard input), or --spool DIR")
+    if arguments.state and (arguments.spool or STANDARD_INPUT in arguments.input):
+        raise SourceError("--state needs files as input: only in a file can one go on where one stopped")
     if arguments.state and not arguments.send and arguments.output == "-":
         raise SourceError("--state needs --output FILE or --send: standard output can not be gone on with")
-    if arguments.output != "-" and arguments.input and Path(arguments.output).absolute() == Path(arguments.input).absolute():
-        raise SourceError("--output is the input; choose another file")
-    if arguments.spool and not Path(arguments.spool).is_dir():
-        raise SourceError(f"{arguments.spool} is no directory; give the one in the option spool_dir")
+    if arguments.spool:
+        if not Path(arguments.spool).is_dir():
+            raise SourceError(f"{arguments.spool} is no directory; give the one in the option spool_dir")
+        return None
+    inputs = Inputs(arguments.input)
+    if arguments.output != "-" and any(Path(arguments.output).absolute() == Path(name).absolute() for name in inputs.names):
+        raise SourceError("--output is one of the inputs; choose another file")
+    return inputs
 
 
 def _config(arguments: argparse.Namespace) -> Config:
@@ -264,49 +132,54 @@ def _config(arguments: argparse.Namespace) -> Config:
     return replace(config, **_OURS, max_in_flight=1, server_url=None, compression="none")
 
 
-def _convert(arguments: argparse.Namespace, done: _Done, sink: _Sink, progress: Progress) -> bool:
-    before = done.events
-    for _ in _slices(arguments, sink, done):
-        if not sink.settle():
+def _convert(arguments: argparse.Namespace, inputs: Inputs | None, done: _Done, conversion: Conversion, progress: Progress) -> bool:
+    events, empty = done.events, done.empty
+    for _ in _slices(_feed_spool(arguments, conversion, done) if inputs is None else _feed(inputs, conversion, done), conversion):
+        if not conversion.settle():
             return False
-        done.events = before + sink.books().acknowledged
-        _keep(arguments, done)
-        progress.update(done.offset or done.line, f"{done.events:,} events, {done.broken:,} broken lines")
+        done.events, done.empty = events + conversion.books().acknowledged, empty + conversion.empty
+        done.waiting = conversion.waiting
+        _keep(arguments, inputs, done)
+        progress.update(done.read if inputs else done.documents, f"{done.events:,} events, {done.problems.count:,} broken")
     return True
 
 
-def _slices(arguments: argparse.Namespace, sink: _Sink, done: _Done) -> Iterator[None]:
-    """Feed the input to the sink, and give control back whenever a slice is full, and at the end."""
+def _slices(counts: Iterator[int], conversion: Conversion) -> Iterator[None]:
+    """Give control back whenever enough items were taken for a slice, and at the end."""
     taken = 0
-    for count in _feed_spool(arguments, sink, done) if arguments.spool else _feed_lines(arguments, sink, done):
+    for count in counts:
         taken += count
         if taken >= _SLICE:
             yield
             taken = 0
+    conversion.finish()
     yield
 
 
-def _feed_lines(arguments: argparse.Namespace, sink: _Sink, done: _Done) -> Iterator[int]:
-    with ExitStack() as stack:
-        file = sys.stdin.buffer if arguments.input == "-" else stack.enter_context(Path(arguments.input).open("rb"))
-        if done.offset:
-            file.seek(done.offset)
-        for line in file:
-            done.line += 1
-            done.offset += len(line)
-            if line.strip():
-                yield sink.line(line, f"line {done.line}", done)
+def _feed(inputs: Inputs, conversion: Conversion, done: _Done) -> Iterator[int]:
+    earlier, waited = done.documents, frozenset((document, item) for document, item in done.waiting)
+    for number, document in enumerate(inputs, start=1):
+        if number <= earlier:
+            conversion.again(document, number, waited)
+            continue
+        if number == earlier + 1:
+            conversion.resume()
+        taken = conversion.take(document, number, done.problems)
+        done.documents, done.read = number, inputs.read
+        yield taken
+    if done.documents == earlier:
+        conversion.resume()
 
 
-def _feed_spool(arguments: argparse.Namespace, sink: _Sink, done: _Done) -> Iterator[int]:
+def _feed_spool(arguments: argparse.Namespace, conversion: Conversion, done: _Done) -> Iterator[int]:
     now = int(wall() * 1000)
     for record in iter_records(arguments.spool):
-        done.line += 1
+        done.documents += 1
         try:
             # What is sent may have grown too old; what is written may not.
-            sink.event(record.body, record.accepted_ms if arguments.send else now)
+            conversion.event(record.body, record.accepted_ms if arguments.send else now)
         except (ValueError, AttributeError):
-            done.note(f"record {done.line} ({record.process}/{record.segment}): is no event")
+            done.problems.note(f"record {done.documents} ({record.process}/{record.segment})", ["is no event"])
         yield 1
 
 
@@ -328,45 +201,48 @@ def _opened(arguments: argparse.Namespace, done: _Done) -> AbstractContextManage
     return file
 
 
-def _size(path: str | None) -> int | None:
-    return Path(path).stat().st_size if path and path != "-" else None
-
-
-def _restored(arguments: argparse.Namespace) -> _Done:
+def _restored(arguments: argparse.Namespace, inputs: Inputs | None) -> _Done:
     """Give how far the last run came; the beginning without a state file."""
-    if not arguments.state or not Path(arguments.state).exists():
+    if not arguments.state or inputs is None or not Path(arguments.state).exists():
         return _Done()
     try:
         kept = json.loads(Path(arguments.state).read_bytes())
-        if kept.pop("input") != str(Path(arguments.input).absolute()) or (_size(arguments.input) or 0) < kept["offset"]:
+        if kept.pop("inputs") != _names(inputs)[: kept.pop("files")] or (inputs.size or 0) < kept["read"]:
             raise SourceError(f"{arguments.state} is about another input; choose another --state, or delete it to begin anew")
         if kept.pop("send") != arguments.send:
             raise SourceError(f"{arguments.state} is about another output; choose another --state, or delete it to begin anew")
-        return _Done(**kept)
+        problems = Problems.restored(kept.pop("broken"), kept.pop("problems"))
+        return _Done(**kept, problems=problems)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise SourceError(f"{arguments.state} is no state file of convert; choose another --state, or delete it") from error
 
 
-def _keep(arguments: argparse.Namespace, done: _Done) -> None:
-    if not arguments.state:
+def _names(inputs: Inputs) -> list[str]:
+    return [str(Path(name).absolute()) for name in inputs.names]
+
+
+def _keep(arguments: argparse.Namespace, inputs: Inputs | None, done: _Done) -> None:
+    if not arguments.state or inputs is None:
         return
     if not arguments.send:
         done.written = Path(arguments.output).stat().st_size
+    facts = {**asdict(replace(done, problems=Problems())), "broken": done.problems.count, "problems": done.problems.kept()}
     part = Path(f"{arguments.state}.part")
-    part.write_text(json.dumps({**asdict(done), "input": str(Path(arguments.input).absolute()), "send": arguments.send}))
+    part.write_text(json.dumps({**facts, "inputs": _names(inputs), "files": len(inputs.names), "send": arguments.send}))
     part.replace(arguments.state)
 
 
 # What became of it
 
 
-def _report(arguments: argparse.Namespace, done: _Done, books: _Books, *, settled: bool) -> int:
+def _report(arguments: argparse.Namespace, done: _Done, books: Books, *, settled: bool) -> int:
     lost = {**books.rejected, **books.dropped, **{name: books.refused[name] for name in _LOSSES if books.refused[name]}}
     facts = {
         "events": done.events,
-        "lines": done.line,
-        "broken_lines": done.broken,
-        "problems": done.problems,
+        "documents": done.documents,
+        "broken": done.problems.count,
+        "empty": done.empty,
+        "problems": list(done.problems.lines()),
         "not_chosen": books.not_chosen,
         "refused": dict(books.refused),
         "rejected": dict(books.rejected),
@@ -380,7 +256,7 @@ def _report(arguments: argparse.Namespace, done: _Done, books: _Books, *, settle
             print(printable(f"otel-amplitude convert: {line}"), file=sys.stderr)
         if not settled:
             print(_UNSETTLED, file=sys.stderr)
-    return 0 if settled and not done.broken and not lost else 1
+    return 0 if settled and not done.problems.count and not lost else 1
 
 
 # Refusals that are losses; the others are decisions: nobody known, a rule, a bot.
@@ -390,12 +266,15 @@ _UNSETTLED: Final = (
 )
 
 
-def _told(arguments: argparse.Namespace, done: _Done, books: _Books) -> Iterator[str]:
-    yield from done.problems
-    if done.broken > len(done.problems):
-        yield f"… and {done.broken - len(done.problems):,} more broken lines"
-    what = "records" if arguments.spool else "lines"
-    yield f"{done.events:,} events {'sent' if arguments.send else 'written'} from {done.line:,} {what}, {done.broken:,} of them broken"
+def _told(arguments: argparse.Namespace, done: _Done, books: Books) -> Iterator[str]:
+    yield from done.problems.lines()
+    what = "records" if arguments.spool else "documents"
+    verb = "sent" if arguments.send else "written"
+    yield f"{done.events:,} events {verb} from {done.documents:,} {what}, {done.problems.count:,} of them broken"
+    if done.empty:
+        yield f"{done.empty:,} documents hold no span, log record or event (empty requests, metrics, profiles)"
+    if not done.documents:
+        yield "the input is empty"
     none = books.refused + Counter({"not chosen": books.not_chosen})
     for word, counts in (("no events", none), ("rejected by the server", books.rejected), ("dropped", books.dropped)):
         if counts:

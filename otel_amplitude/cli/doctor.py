@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from otel_amplitude.cli._examine import EXAMINATIONS, SIGNALS, Finding, Setup, sources_of
+from otel_amplitude.cli._inputs import SourceError
 from otel_amplitude.cli._options import add_options, given_options
-from otel_amplitude.cli._seen import SourceError
 from otel_amplitude.cli._table import print_table
 from otel_amplitude.client import Amplitude
 from otel_amplitude.config import Config

@@ -13,8 +13,10 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.trace import ReadableSpan
 
 from otel_amplitude.cli._draft import draft
-from otel_amplitude.cli._sample import read_file, read_trace
-from otel_amplitude.cli._seen import Seen, SourceError, add_sources, read_events
+from otel_amplitude.cli._inputs import HELP as INPUT_HELP
+from otel_amplitude.cli._inputs import Problems, SourceError
+from otel_amplitude.cli._sample import read_files, read_trace, trace_of
+from otel_amplitude.cli._seen import Seen, add_sources, read_events
 from otel_amplitude.cli._table import print_table, printable
 from otel_amplitude.config import ENVIRONMENT_PREFIX
 from otel_amplitude.convert import Choice, Converter, Selector
@@ -54,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--json", action="store_true", help="print JSON")
     explain = actions.add_parser("explain", help="say which rule takes a span or log record, and why not the others")
     explain.add_argument("file", help="the rules file")
-    explain.add_argument("input", nargs="?", help="a file of OTLP JSON lines, or - for standard input")
+    explain.add_argument("input", nargs="*", help=INPUT_HELP)
     explain.add_argument("--sandbox", metavar="URL", help="a running sandbox, to take a trace from")
     explain.add_argument("--trace", metavar="ID", help="of all there is, only this trace")
     explain.add_argument("--json", action="store_true", help="print JSON")
@@ -126,41 +128,30 @@ def _described(rule: Rule) -> tuple[object, ...]:
 
 def _explain(arguments: argparse.Namespace) -> int:
     if bool(arguments.input) == bool(arguments.sandbox):
-        raise SourceError("say what to explain: a file of OTLP JSON lines, or --sandbox URL with --trace ID")
+        raise SourceError("say what to explain: files of OTLP, or --sandbox URL with --trace ID")
     if arguments.sandbox and not arguments.trace:
         raise SourceError("--sandbox needs --trace ID; copy the trace id from an event on its page")
     rules = load_rules(arguments.file)
     if arguments.sandbox:
         items: list[ReadableSpan | ReadableLogRecord] = [*read_trace(arguments.sandbox, arguments.trace.lower())]
-        problems: list[str] = []
+        problems = Problems()
     else:
-        batch, problems = read_file(arguments.input)
-        everything: list[ReadableSpan | ReadableLogRecord] = [*batch.spans, *batch.records]
-        items = [item for item in everything if _is_of(item, arguments.trace)]
+        items, problems = read_files(arguments.input, arguments.trace)
     answers = [_answer(item, rules) for item in items]
     if arguments.sandbox:  # what was rebuilt has not all that the event was made of, and the event itself is in the sandbox
         answers = [{**answer, "event": None} for answer in answers]
     if arguments.json:
-        print(json.dumps({"items": answers, "broken": problems}, ensure_ascii=False, indent=2))
+        print(json.dumps({"items": answers, "broken": list(problems.lines())}, ensure_ascii=False, indent=2))
     else:
         for answer in answers:
             _print_answer(answer)
         if arguments.sandbox and answers:
             print("note: rebuilt from the event in the sandbox; attributes that did not become properties are not known here.")
-    for problem in problems:
+    for problem in problems.lines():
         print(printable(f"otel-amplitude rules: {problem}"), file=sys.stderr)
     if not answers:
         print("otel-amplitude rules: there is no such span or log record in the input", file=sys.stderr)
-    return 1 if problems or not answers else 0
-
-
-def _is_of(item: ReadableSpan | ReadableLogRecord, trace: str | None) -> bool:
-    return trace is None or _trace_id(item) == trace.lower()
-
-
-def _trace_id(item: ReadableSpan | ReadableLogRecord) -> str:
-    number = item.log_record.trace_id if isinstance(item, ReadableLogRecord) else item.context.trace_id if item.context else 0
-    return f"{number or 0:032x}"
+    return 1 if problems.count or not answers else 0
 
 
 def _answer(item: ReadableSpan | ReadableLogRecord, rules: Rules) -> dict[str, Any]:
@@ -173,7 +164,7 @@ def _answer(item: ReadableSpan | ReadableLogRecord, rules: Rules) -> dict[str, A
         "item": f"log record {view.event_name or '(no event name)'}" if isinstance(item, ReadableLogRecord) else f"span {view.name}",
         "kind": view.kind,
         "service": view.service,
-        "trace_id": _trace_id(item),
+        "trace_id": trace_of(item),
         "outcome": _outcome(view, choice, taker, named),
         "event": event,
         "rules": [

@@ -17,8 +17,8 @@ from typing import IO, Any, Final
 import orjson
 
 from otel_amplitude.cli._examine import way_out
+from otel_amplitude.cli._inputs import SourceError
 from otel_amplitude.cli._options import add_options, make_config
-from otel_amplitude.cli._seen import SourceError
 from otel_amplitude.cli._table import Progress, print_table
 from otel_amplitude.config import ENVIRONMENT_PREFIX
 from otel_amplitude.delivery.books import Stats

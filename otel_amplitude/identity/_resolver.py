@@ -116,6 +116,7 @@ class IdentityResolver:
     raises after construction; any thread.
 
     Attributes:
+        attributes: the names of all attributes that are read, of items and of their parents.
         conflicts: how often the server's user id and the cookie's differed (`identity_conflict`); approximate under threads.
         short_ids: how many ids were below the minimum length, each of which is left out; approximate under threads.
         failed_functions: how often a function of `identity_headers` raised, so that its header gave no id; approximate under threads.
@@ -157,9 +158,9 @@ class IdentityResolver:
         captured_in = (
             attribute for name in (COOKIE, GPC, *(header.name for header in headers.values())) for attribute in attributes_of(name)
         )
-        names = (*_EXPLICIT, *USER_ATTRIBUTES, *DEVICE_ATTRIBUTES, "session.id", *captured_in)
-        self._without_ids = frozenset(names).isdisjoint
-        self._explicit_only = frozenset(names).difference(_EXPLICIT).isdisjoint
+        self.attributes = frozenset((*_EXPLICIT, *USER_ATTRIBUTES, *DEVICE_ATTRIBUTES, "session.id", *captured_in))
+        self._without_ids = self.attributes.isdisjoint
+        self._explicit_only = self.attributes.difference(_EXPLICIT).isdisjoint
         self._format = user_id_format
         self._gpc = consent == "gpc"
         self._consent = consent if callable(consent) else None
@@ -173,7 +174,13 @@ class IdentityResolver:
         self._hash_key = os.urandom(16)
 
     def resolve(
-        self, attributes: Mapping[str, Any], scope: RequestScope | None = None, parents: Iterable[Any] = (), time_ns: int | None = None
+        self,
+        attributes: Mapping[str, Any],
+        scope: RequestScope | None = None,
+        parents: Iterable[Any] = (),
+        time_ns: int | None = None,
+        *,
+        final: bool = True,
     ) -> Identity:
         """Give the identity of an item; check `refusal` first.
 
@@ -183,6 +190,7 @@ class IdentityResolver:
             parents: its open local parents, nearest first, as `OpenSpans.parents` gives them; only their `attributes` are read.
             time_ns: when the item began, in nanoseconds since 1970, by which the cookie's session is judged: so the same item gives
                 the same identity whenever it is asked for. None is now.
+            final: whether there will be no more parents. If not, `anonymous` is not asked, and that nobody is known is no reason for a hint.
         """
         if self._consent is not None and not self.agreed(scope):
             return _OPTED_OUT
@@ -201,7 +209,7 @@ class IdentityResolver:
             identity = self._by_attributes(attributes, scope or _NOTHING)
         else:
             identity = self._decide([attributes, *layers], scope, self._moment(time_ns))[0]
-        return identity if identity is not _NOBODY else self._nobody(attributes, scope)
+        return self._nobody(attributes, scope) if identity is _NOBODY and final else identity
 
     def _moment(self, time_ns: int | None) -> float:
         return time_ns // 1_000_000 if time_ns else self._wall() * 1000

@@ -42,7 +42,7 @@ class Settling:
         self._reader = reader_of(self.client)
         self._closed = False
 
-    def _settle(self, read: Callable[[Any], None], items: Sequence[Any]) -> bool:
+    def _settle(self, read: Callable[[Any], object], items: Sequence[Any]) -> bool:
         if self._closed:
             return False
         for item in items:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import SpanKind
 
 from otel_amplitude import pipeline
+from otel_amplitude.convert._exposures import FLAG_EVENTS
 from otel_amplitude.convert._select import Choice, Selector
 from otel_amplitude.convert._spans import Converter
 from otel_amplitude.convert._tables import EVENT_TYPE, ROUTE, TORNADO
@@ -20,7 +22,7 @@ from otel_amplitude.otel._cap import Cap
 from otel_amplitude.suppression import is_suppressed
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace import Event, ReadableSpan
 
     from otel_amplitude.client import Amplitude
     from otel_amplitude.convert._assembly import Converted
@@ -31,8 +33,19 @@ if TYPE_CHECKING:
 _OWN_LOGS: Final = frozenset({LOGGER_NAME, "urllib3", "requests"})
 _ENVIRONMENTS: Final = ("deployment.environment.name", "deployment.environment")
 _NOTHING: Final[Mapping[str, Any]] = {}
+_MARKS: Final = frozenset((EVENT_TYPE, ROUTE, TORNADO))
 _SERVER: Final = SpanKind.SERVER
 _REDIRECTS: Final = range(300, 400)
+
+
+class Outcome(Enum):
+    """What became of an item that was read from elsewhere."""
+
+    NOT_CHOSEN = "not chosen"
+    COUNTED = "counted"
+    """It is in the books of the client: accepted, or refused for a reason."""
+    WAITS = "waits"
+    """It is chosen and nobody is known to have acted, and more parents are to come: offer it again. Nothing was counted."""
 
 
 class Reader:
@@ -62,6 +75,8 @@ class Reader:
         self._environments = frozenset(config.environments) if config.environments else None
         self._told_unrouted = False
         self._reads_every_span = self._converter.reads_every_span
+        # A request may say on a span that is read later that it wants privacy, so all its items wait for that span.
+        self._waits_for_all = config.consent == "gpc"
 
     def span(self, span: ReadableSpan, closed: bool = False) -> None:
         """Read a span in `on_end`; `closed` counts what would be an event instead."""
@@ -85,20 +100,37 @@ class Reader:
             spans = self.open_spans
             self._read(span, attributes, choice, spans.scope(span, noted), spans.parents(span), closed)
 
-    def exported_span(self, span: ReadableSpan, parents: Iterable[ReadableSpan] = (), inner: Iterable[str] = ()) -> None:
-        """Read a span in `export`, where instrumentation is always suppressed and no context is left; or one from a file.
+    def may_be_event(self, names: Collection[str], *, is_told: bool = False) -> bool:
+        """Say whether an item with attributes of these names can become an event; by that alone, so that most need not be read whole.
+
+        Args:
+            names: of its attributes.
+            is_told: whether it is the span of a request, or a log record with an event name.
+        """
+        return is_told or not self._selector.only_marked or self._reads_every_span or not _MARKS.isdisjoint(names)
+
+    @property
+    def identity_attributes(self) -> frozenset[str]:
+        """The attributes that identity reads, of an item or of the spans above it."""
+        return self._resolver.attributes
+
+    def exported_span(self, span: ReadableSpan, parents: Iterable[Any] = (), inner: Iterable[str] = (), *, final: bool = True) -> Outcome:
+        """Read a span in `export`, where instrumentation is always suppressed and no context is left; or one from elsewhere.
 
         Args:
             span: an ended span.
-            parents: its local parents that came with it, nearest first.
+            parents: its local parents, nearest first, where they are known; only their `attributes` are read.
             inner: the routes of applications mounted inside its own that came with it, see `inner_routes`.
+            final: whether the parents are all there are. If not, an item of which no user is known (under consent=gpc, any) is left as it
+                is: `Outcome.WAITS`.
         """
         attributes: Mapping[str, Any] = dict(span.attributes or _NOTHING)
         if span.kind is _SERVER:
             attributes = _routed(attributes, inner)
         choice = self._selector.span(span, attributes)
-        if choice is not None or self._reads_every_span:
-            self._read(span, attributes, choice, None, parents)
+        if choice is None and not self._reads_every_span:
+            return Outcome.NOT_CHOSEN
+        return self._read(span, attributes, choice, None, parents, final=final)
 
     def _read(
         self,
@@ -108,29 +140,39 @@ class Reader:
         scope: RequestScope | None,
         parents: Iterable[Any],
         closed: bool = False,
-    ) -> None:
+        *,
+        final: bool = True,
+    ) -> Outcome:
         if choice == "no_route":
             choice = self._unrouted(span, self._resolve(span, attributes, scope, parents))
         elif scope is not None and isinstance(choice, Choice):
             choice = self._selector.by_headers(span, attributes, choice, scope) or choice
         refusal = choice if isinstance(choice, str) else "closed" if closed else self._elsewhere(span)
         if refusal is not None or isinstance(choice, str):
-            if choice is not None:
-                self._client.refuse(refusal or "rule")
-            return
+            if choice is None:
+                return Outcome.NOT_CHOSEN
+            self._client.refuse(refusal or "rule")
+            return Outcome.COUNTED
         events = span.events
         if choice is None and not events:
-            return
-        identity = self._resolve(span, attributes, scope, parents)
+            return Outcome.NOT_CHOSEN
+        identity = self._resolve(span, attributes, scope, parents, final=final)
+        if not final and self._waits(identity) and (choice is not None or any(map(_is_told, events))):
+            return Outcome.WAITS
         if choice is not None:
             self._take(span, attributes, choice, identity)
-        if events:
-            for converted in self._converter.span_events(span, events, attributes, identity):
-                if identity.refusal == "opted_out":
-                    self._client.refuse("opted_out")
-                    self._converter.forget(converted[0])
-                else:  # an event on a span may bring ids of its own, so the check at the end decides
-                    self._accept_or_forget(converted, span)
+        told = bool(events) and self._take_events(span, events, attributes, identity)
+        return Outcome.COUNTED if told or choice is not None else Outcome.NOT_CHOSEN
+
+    def _take_events(self, span: ReadableSpan, events: Sequence[Event], attributes: Mapping[str, Any], identity: Identity) -> bool:
+        made = self._converter.span_events(span, events, attributes, identity)
+        for converted in made:
+            if identity.refusal == "opted_out":
+                self._client.refuse("opted_out")
+                self._converter.forget(converted[0])
+            else:  # an event on a span may bring ids of its own, so the check at the end decides
+                self._accept_or_forget(converted, span)
+        return bool(made)
 
     def _take(self, span: ReadableSpan, attributes: Mapping[str, Any], choice: Choice, identity: Identity) -> None:
         refusal = identity.refusal or (self._refused_automatic(identity) if choice.kind == "automatic" else None)
@@ -141,9 +183,15 @@ class Reader:
             self._accept_or_forget(converted, span)
 
     def _resolve(
-        self, span: ReadableSpan, attributes: Mapping[str, Any], scope: RequestScope | None, parents: Iterable[ReadableSpan]
+        self,
+        span: ReadableSpan,
+        attributes: Mapping[str, Any],
+        scope: RequestScope | None,
+        parents: Iterable[Any],
+        *,
+        final: bool = True,
     ) -> Identity:
-        return self._resolver.resolve(attributes, scope, parents, span.start_time or span.end_time)
+        return self._resolver.resolve(attributes, scope, parents, span.start_time or span.end_time, final=final)
 
     def _unrouted(self, span: ReadableSpan, identity: Identity) -> str:
         """Give the refusal of a request whose route is not known; name it in the log once, if a visitor that we know made it.
@@ -185,14 +233,19 @@ class Reader:
         scope, parents = self.open_spans.around(context or None)
         self._read_log(record, choice, scope, parents, closed=closed)
 
-    def exported_log(self, record: ReadableLogRecord) -> None:
-        """Read a log record in `export`; identity can only be in its attributes."""
+    def exported_log(self, record: ReadableLogRecord, parents: Iterable[Any] = (), *, final: bool = True) -> Outcome:
+        """Read a log record in `export`, or one from elsewhere.
+
+        Args:
+            record: as an SDK holds it.
+            parents: its span and the local parents of that, nearest first, where they are known.
+            final: as for `exported_span`.
+        """
         name = record.instrumentation_scope.name if record.instrumentation_scope else None
         if name is not None and name.partition(".")[0] in _OWN_LOGS:
-            return
+            return Outcome.NOT_CHOSEN
         choice = self._selector.log(record.log_record, name, record.resource)
-        if choice is not None:
-            self._read_log(record, choice, None, ())
+        return Outcome.NOT_CHOSEN if choice is None else self._read_log(record, choice, None, parents, final=final)
 
     def _read_log(
         self,
@@ -202,21 +255,30 @@ class Reader:
         parents: Iterable[Any],
         *,
         closed: bool = False,
-    ) -> None:
+        final: bool = True,
+    ) -> Outcome:
         refusal = choice if isinstance(choice, str) else "closed" if closed else self._elsewhere(record)
         if refusal is not None or isinstance(choice, str):
             self._client.refuse(refusal or "rule")
-            return
+            return Outcome.COUNTED
         item = record.log_record
-        identity = self._resolver.resolve(dict(item.attributes or _NOTHING), scope, parents, item.timestamp or item.observed_timestamp)
+        time_ns = item.timestamp or item.observed_timestamp
+        identity = self._resolver.resolve(dict(item.attributes or _NOTHING), scope, parents, time_ns, final=final)
+        if not final and self._waits(identity):
+            return Outcome.WAITS
         if identity.refusal is not None:
             self._client.refuse(identity.refusal)
-            return
+            return Outcome.COUNTED
         converted = self._converter.log(item, record.resource, record.instrumentation_scope, choice, identity)
         if isinstance(converted, str):
             self._client.refuse(converted)
         else:
             self._accept_or_forget(converted, record)
+        return Outcome.COUNTED
+
+    def _waits(self, identity: Identity) -> bool:
+        """Say whether a parent that is read later may change who acted."""
+        return (self._waits_for_all or identity.user_id is None) and identity.refusal != "opted_out"
 
     def _accept_or_forget(self, converted: Converted, source: object) -> None:
         """Hand an event to the client; what was remembered of it as sent is forgotten when it is not accepted."""
@@ -261,6 +323,11 @@ def _routed(attributes: Mapping[str, Any], inner: Iterable[str]) -> Mapping[str,
     """Give the attributes of a request's span with its whole route."""
     route = whole_route(attributes, inner)
     return attributes if route is None else {**attributes, ROUTE: route}
+
+
+def _is_told(event: Event) -> bool:
+    """Say whether an event of a span may become one of Amplitude."""
+    return event.name in FLAG_EVENTS or EVENT_TYPE in (event.attributes or _NOTHING)
 
 
 _making = threading.Lock()

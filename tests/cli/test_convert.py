@@ -12,6 +12,7 @@ import pytest
 from cli.trial import KEY, NOW_MS, by_user, event, lines, otlp, otlp_log, otlp_span, spool
 
 from otel_amplitude.cli import convert
+from otel_amplitude.cli._conversion import Conversion
 from otel_amplitude.sandbox import Sandbox
 
 
@@ -44,7 +45,7 @@ def test_to_standard_output(run: Any, tmp_path: Path) -> None:
         ("Order Paid", "customer-9"),
     ]
     assert events[0]["insert_id"] == f"{1:032x}{1:016x}{(NOW_MS + 1_000) * 1_000_000:016x}"
-    assert "3 events written from 3 lines" in ended.err
+    assert "3 events written from 3 documents" in ended.err
     assert "no_identity 1" in ended.err
 
 
@@ -83,22 +84,35 @@ def test_rules_and_other_options(run: Any, tmp_path: Path) -> None:
 def test_broken_lines(run: Any, tmp_path: Path) -> None:
     """They are named by number and counted, stop nothing, and make the exit code 1."""
     broken = otlp({**otlp_span(1), "kind": "?"}, {**otlp_span(1), "traceId": 1}, otlp_span(2))
-    path = lines(tmp_path / "in.jsonl", "{", otlp(otlp_span(1)), "", "[]", broken, {"event_type": "a", "user_id": "u-12345"})
+    path = lines(tmp_path / "in.jsonl", "{", otlp(otlp_span(1)), "", "[5]", broken, {"event_type": "a", "user_id": "u-12345"})
     ended = run("convert", path, "--json")
     assert ended.code == 1
     assert len(read(ended.out)) == 2
     facts = json.loads(ended.err)
-    assert (facts["events"], facts["broken_lines"], facts["lines"]) == (2, 4, 6)
-    assert [problem.split(":")[0] for problem in facts["problems"]] == ["line 1", "line 4", "line 5", "line 6"]
-    assert "(and 1 more)" in facts["problems"][2]
-    assert "insert_id" in facts["problems"][3]
+    assert (facts["events"], facts["broken"], facts["documents"]) == (2, 4, 5)
+    assert [problem.split(": ")[:2] for problem in facts["problems"]] == [
+        ["line 1", "is JSON that is cut off or broken"],
+        ["line 4", "is JSON, but neither OTLP nor an event"],
+        ["line 5", "span 1"],
+        ["line 5", "span 2"],
+        ["line 6", "is an event without insert_id, which would be counted twice when this is repeated"],
+    ]
 
 
-def test_very_many_broken_lines(run: Any, tmp_path: Path) -> None:
-    """A hundred are named, the others counted."""
-    ended = run("convert", lines(tmp_path / "in.jsonl", *["{"] * 150))
-    assert "50 more broken lines" in ended.err
-    assert ended.err.count("is not JSON") == 100
+def test_the_same_problem_many_times_is_one_line(run: Any, tmp_path: Path) -> None:
+    """It is named where it came first, and counted."""
+    ended = run("convert", lines(tmp_path / "in.jsonl", *["not json"] * 150))
+    assert ended.err.splitlines() == [
+        "otel-amplitude convert: line 1: is not JSON (and 149 more like it)",
+        "otel-amplitude convert: 0 events written from 150 documents, 150 of them broken",
+    ]
+
+
+def test_very_many_problems(run: Any, tmp_path: Path) -> None:
+    """Twenty kinds are named, the others counted."""
+    ended = run("convert", lines(tmp_path / "in.jsonl", *({"x" * number: 1} for number in range(1, 31))))
+    assert "… and 10 more problems" in ended.err
+    assert ended.err.count("neither OTLP nor an event") == 20
 
 
 def test_sent_twice_counted_once(run: Any, tmp_path: Path, to_sandbox: Sandbox) -> None:
@@ -144,7 +158,7 @@ def test_goes_on_where_it_stopped(run: Any, tmp_path: Path, monkeypatch: pytest.
     path = lines(tmp_path / "in.jsonl", *items)
     run("convert", path, "--output", tmp_path / "whole.jsonl")
     words = ("convert", path, "--output", tmp_path / "out.jsonl", "--state", tmp_path / "state")
-    real, seen = convert._Sink.line, []
+    real, seen = Conversion.take, []
 
     def stops(self: Any, *of: Any) -> int:
         seen.append(of)
@@ -152,14 +166,14 @@ def test_goes_on_where_it_stopped(run: Any, tmp_path: Path, monkeypatch: pytest.
             raise KeyboardInterrupt
         return real(self, *of)
 
-    monkeypatch.setattr(convert._Sink, "line", stops)
+    monkeypatch.setattr(Conversion, "take", stops)
     assert run(*words).code == 130
     assert 0 < len(read(tmp_path / "out.jsonl")) < 18
     with (tmp_path / "out.jsonl").open("a") as file:
         file.write('{"half": ')  # what a kill may leave behind the last state
     ended = run(*words)
     assert ended.code == 1
-    assert "18 events written from 19 lines, 1 of them broken" in ended.err
+    assert "18 events written from 19 documents, 1 of them broken" in ended.err
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert (tmp_path / "out.jsonl").stat().st_mode & 0o777 == 0o600
     with path.open("a") as file:  # the input has grown
@@ -197,11 +211,12 @@ def test_what_the_server_refuses(run: Any, tmp_path: Path, to_sandbox: Sandbox) 
     [
         ("{", "no state file"),
         ("[]", "no state file"),
-        ('{"input": "/elsewhere"}', "another input"),
-        ('{"input": "IN", "offset": 10000000, "send": false}', "another input"),
-        ('{"input": "IN", "offset": 0, "send": true}', "another output"),
-        ('{"input": "IN", "offset": 0, "send": false, "written": 5}', "is shorter than"),
-        ('{"input": "IN", "offset": 0, "send": false, "more": 5}', "no state file"),
+        ('{"inputs": ["/elsewhere"], "files": 1}', "another input"),
+        ('{"inputs": ["IN", "/elsewhere"], "files": 2}', "another input"),
+        ('{"inputs": ["IN"], "files": 1, "read": 10000000, "send": false}', "another input"),
+        ('{"inputs": ["IN"], "files": 1, "read": 0, "send": true}', "another output"),
+        ('{"inputs": ["IN"], "files": 1, "read": 0, "send": false, "broken": 0, "problems": {}, "written": 5}', "is shorter than"),
+        ('{"inputs": ["IN"], "files": 1, "read": 0, "send": false, "broken": 0, "problems": {}, "more": 5}', "no state file"),
     ],
 )
 def test_a_state_of_something_else(content: str, words: str, run: Any, tmp_path: Path) -> None:
@@ -226,9 +241,9 @@ def test_standard_input(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "cure"),
     [
-        ((), "OTLP JSON lines"),
-        (("in.jsonl", "--spool", "."), "OTLP JSON lines"),
-        (("-", "--state", "s"), "--state needs a file as input"),
+        ((), "files of OTLP"),
+        (("in.jsonl", "--spool", "."), "files of OTLP"),
+        (("-", "--state", "s"), "--state needs files as input"),
         (("in.jsonl", "--state", "s"), "--state needs --output"),
         (("in.jsonl", "--output", "in.jsonl"), "choose another file"),
         (("--spool", "missing"), "spool_dir"),

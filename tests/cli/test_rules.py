@@ -226,7 +226,7 @@ def test_one_trace_of_many_from_standard_input(run: Any, rules: Path, monkeypatc
     assert ended.code == 1
     assert f"{2:032x}" in ended.out
     assert f"{1:032x}" not in ended.out
-    assert "line 3: is not JSON" in ended.err
+    assert "line 3: is JSON that is cut off" in ended.err
 
 
 def test_a_trace_in_a_sandbox(run: Any, rules: Path, sandbox: Sandbox) -> None:
@@ -258,9 +258,9 @@ def test_a_trace_in_a_sandbox_that_rules_are_not_asked_about(run: Any, rules: Pa
 @pytest.mark.parametrize(
     ("words", "cure"),
     [
-        ((), "OTLP JSON lines"),
+        ((), "files of OTLP"),
         (("--sandbox", "http://127.0.0.1:9"), "--trace"),
-        (("missing.jsonl",), "OTLP JSON lines"),
+        (("missing.jsonl",), "missing.jsonl: No such file"),
         (("spans.jsonl", "--sandbox", "http://127.0.0.1:9"), "say what to explain"),
     ],
 )
