@@ -15,7 +15,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
-from otel_amplitude.cli._examine import EXAMINATIONS, SIGNALS, Finding, Setup, sources_of
+from otel_amplitude.cli._declarative import VARIABLE, Declared, read_declared
+from otel_amplitude.cli._examine import EXAMINATIONS, SIGNALS, WEB_SUFFIXES, Finding, Setup, sources_of
 from otel_amplitude.cli._inputs import SourceError
 from otel_amplitude.cli._options import add_options, given_options
 from otel_amplitude.cli._table import print_table
@@ -30,12 +31,14 @@ EXAMPLES: Final = (
     "otel-amplitude doctor",
     "otel-amplitude doctor --source src/shop --offline",
     "otel-amplitude doctor --send --option server_zone=EU",
+    "otel-amplitude doctor --cookie 'AMP_0123456789=…'   # as the browser's developer tools show it",
 )
 _GROUPS: Final = tuple(f"opentelemetry_{kind}" for kind in (*(f"{signal}_exporter" for signal in SIGNALS), "propagator", "traces_sampler"))
 _SECONDS: Final = 5.0
+_WRONG_PATH: Final = (404, 405, 410)
 _MAX_FILES: Final = 5_000
 _MAX_BYTES: Final = 1_000_000
-_SUFFIXES: Final = (".py", ".toml", ".yaml", ".yml", ".cfg", ".ini", ".env")
+_SUFFIXES: Final = (*WEB_SUFFIXES, ".py", ".toml", ".yaml", ".yml", ".cfg", ".ini", ".env")
 _SKIPPED: Final = frozenset({"node_modules", "site-packages", "__pycache__", "venv"})
 _MARKS: Final = {"ok": "✓", "note": "·", "doubt": "!", "fault": "✗"}
 _SECRET: Final = ("api_key", "headers")
@@ -44,6 +47,9 @@ _SECRET: Final = ("api_key", "headers")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the words of this command."""
     parser.add_argument("--source", metavar="DIR", help="the application's code: look for misspelt amplitude.* attributes and own wiring")
+    parser.add_argument(
+        "--cookie", metavar="TEXT", default="", help="what a browser sends as Cookie: is it of this project, and who is it?"
+    )
     parser.add_argument("--offline", action="store_true", help="do not ask whether Amplitude can be reached")
     parser.add_argument("--send", action="store_true", help="send one test event (`Doctor Test` of the device otel-amplitude-doctor)")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -53,15 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Examine; 1 when there is a fault."""
     given = given_options(arguments)
-    config, wrong = _config(given)
-    setup = _setup(arguments, config)
+    path = os.environ.get(VARIABLE, "").strip()
+    declared = read_declared(path) if path else None
+    # Where the file can not be read, that is the finding: options that it might give are not missing.
+    config, wrong = (
+        (None, []) if declared is not None and declared.problem else _config({**((declared and declared.options) or {}), **given})
+    )
+    setup = _setup(arguments, config, declared)
     groups = {name: [finding for examine in each for finding in examine(setup)] for name, each in EXAMINATIONS}
     groups["Amplitude"][:0] = wrong
-    if config is not None and not arguments.offline:
-        groups["Amplitude"].append(_reached(config))
-    if config is not None and arguments.send:
-        groups["Amplitude"].append(_sent(config))
-    rows = [] if config is None else list(_rows(config, given))
+    if config is not None:
+        groups["Amplitude"] += _asked(config, offline=arguments.offline, send=arguments.send)
+    rows = [] if config is None else list(_rows(config, given, declared))
     if arguments.json:
         print(
             json.dumps({"findings": {name: [asdict(each) for each in found] for name, found in groups.items()}, "options": rows}, indent=2)
@@ -71,14 +80,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if any(finding.level == "fault" for found in groups.values() for finding in found) else 0
 
 
-def _config(given: Mapping[str, str]) -> tuple[Config | None, list[Finding]]:
+def _config(given: Mapping[str, Any]) -> tuple[Config | None, list[Finding]]:
     try:
         return Config.load(given), []
     except OtelAmplitudeError as error:
         return None, [Finding("fault", str(error), "until then the exporter is disabled; run doctor again afterwards")]
 
 
-def _setup(arguments: argparse.Namespace, config: Config | None) -> Setup:
+def _setup(arguments: argparse.Namespace, config: Config | None, declared: Declared | None) -> Setup:
     source = None
     if arguments.source is not None:
         source = Path(arguments.source)
@@ -91,12 +100,14 @@ def _setup(arguments: argparse.Namespace, config: Config | None) -> Setup:
         _packages(),
         source,
         tuple(_texts(source)) if source is not None else (),
+        declared,
+        arguments.cookie,
     )
 
 
-def _packages() -> frozenset[str]:
-    names = (str(item.metadata["Name"] or "") for item in importlib.metadata.distributions())
-    return frozenset(re.sub(r"[-_.]+", "-", name).lower() for name in names)
+def _packages() -> dict[str, str]:
+    names = ((str(item.metadata["Name"] or ""), item.version) for item in importlib.metadata.distributions())
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in names}
 
 
 def _texts(source: Path) -> Iterator[tuple[str, str]]:
@@ -121,6 +132,21 @@ def _walked(source: Path) -> Iterator[Path]:
 # Asking Amplitude
 
 
+def _asked(config: Config, *, offline: bool, send: bool) -> Iterator[Finding]:
+    """Ask the server as far as it may be asked, and say what was not tried."""
+    reached = None if offline else _reached(config)
+    if reached is not None:
+        yield reached
+    if send:
+        yield _sent(config)
+    elif reached is None:
+        yield Finding("note", "address, path and key were not tried (--offline)", "otel-amplitude doctor tries address and path")
+    elif reached.level == "ok":
+        yield Finding(
+            "note", "the key was not tried, because only an event can try it", "otel-amplitude doctor --send sends one test event"
+        )
+
+
 def _reached(config: Config) -> Finding:
     """Send no event, and see who answers: a request without events is refused by name, and changes nothing."""
     transport = RequestsTransport(ca_file=config.ca_file)
@@ -135,6 +161,12 @@ def _reached(config: Config) -> Finding:
         )
     finally:
         transport.close()
+    if answer.status in _WRONG_PATH:
+        return Finding(
+            "fault",
+            f"{config.endpoint} answers {answer.status}: there is nothing at this path that takes events",
+            "correct server_url: its path is /2/httpapi or /batch, unless a proxy changes it",
+        )
     said = answer.json()
     if not isinstance(said, dict) or "code" not in said:
         return Finding(
@@ -144,7 +176,7 @@ def _reached(config: Config) -> Finding:
         )
     if "api key" in str(said.get("error", "")).lower():
         return Finding("fault", f"{config.endpoint} does not know the api key", "check key and region: a project is in the US or in the EU")
-    return Finding("ok", f"Amplitude answers within {time.monotonic() - begun:.1f} s")
+    return Finding("ok", f"the server answers as Amplitude does, within {time.monotonic() - begun:.1f} s")
 
 
 class _Overheard:
@@ -191,8 +223,8 @@ def _sent(config: Config) -> Finding:
 # What is shown
 
 
-def _rows(config: Config, given: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    for name, source in sources_of(given, os.environ):
+def _rows(config: Config, given: Mapping[str, str], declared: Declared | None) -> Iterator[tuple[str, str, str]]:
+    for name, source in sources_of(given, (declared and declared.options) or {}, os.environ):
         value = getattr(config, name)
         if source != "default":
             yield name, _shown(name, value), source
@@ -214,7 +246,7 @@ def _print(groups: Mapping[str, list[Finding]], rows: list[tuple[str, str, str]]
             if finding.cure:
                 print(_wrapped("    → ", finding.cure))
     counts = {level: sum(finding.level == level for found in groups.values() for finding in found) for level in _MARKS}
-    print(f"\n{counts['fault']} faults, {counts['doubt']} doubts, {counts['note']} notes")
+    print("\n" + ", ".join(f"{counts[level]} {level}{'' if counts[level] == 1 else 's'}" for level in ("fault", "doubt", "note")))
 
 
 def _wrapped(mark: str, words: str) -> str:
