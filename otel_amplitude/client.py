@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_amplitude._exit import Exit
 from otel_amplitude._version import __version__
-from otel_amplitude.clock import application_time, wall
+from otel_amplitude.clock import application_time, monotonic, wall
 from otel_amplitude.config import Config, checked
 from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.errors import InvalidEventError, MiddlewareError
@@ -429,9 +429,11 @@ class Amplitude:
         Returns:
             True when everything accepted is settled.
         """
-        settled = self._exporter.shutdown(self.leaving.remaining() if timeout is None else timeout)
+        seconds = self.leaving.remaining() if timeout is None else timeout
+        begun = monotonic()
+        settled = self._exporter.shutdown(seconds)
         if self._sandbox is not None:
-            self._sandbox.last()
+            self._sandbox.last(begun + seconds - monotonic())
         if self.leaving.done():
             self.say_books()
         return settled

@@ -160,8 +160,8 @@ class Server:
 
     @property
     def events(self) -> list[dict]:
-        """The events of all complete requests; those sent again are there again."""
-        return [event for request in list(self.requests) for event in request.envelope["events"]]
+        """The events of all complete uploads; those sent again are there again."""
+        return [event for request in list(self.requests) if request.body for event in request.envelope["events"]]
 
     def _start(self, work: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)

@@ -34,6 +34,9 @@ REASONS: dict[str, tuple[str, str]] = {
         "the user agent belongs to a crawler or a headless browser",
         "Nothing to do for those. A rule or amplitude.event_type on the span makes an event all the same.",
     ),
+    "prefetch": ("a browser fetched the page before a person asked for it", "Nothing to do: the visit itself is a request of its own."),
+    "websocket": ("the handshake of a WebSocket", "Log events in its handler, or name the handshake by a rule."),
+    "no_route": ("the route of the request is not known", "Set http.route on the span, or install the framework's instrumentation."),
     "cap": (
         "one user or device makes more automatic events than auto_events_per_minute",
         "Name the events that matter by a rule or an annotation, or raise OTEL_EXPORTER_AMPLITUDE_AUTO_EVENTS_PER_MINUTE.",

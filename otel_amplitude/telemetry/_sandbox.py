@@ -2,14 +2,14 @@
 
 How it works. A sandbox adds the header `X-Sandbox-Counters` to its answers at the upload URL. The header holds a token that permits
 posting counters and nothing else. An exporter accepts it only when `server_url` has a literal loopback address, so no other server
-receives anything. Until the first upload there is no answer to read, so the first refusal asks for the token with one GET of the upload
-URL, without a key. An answer without the header comes from something else than a sandbox: it is not asked again.
+receives anything. Where events are refused and none was uploaded, there is no answer to read: then a refusal asks for the token with one
+GET of the upload URL, without a key. An answer without the header comes from something else than a sandbox, which is not asked again.
 
 What is posted. The fields of `stats()`, the service name and the process id. No event, no id, no key.
 
 Which thread does what. `changed` runs on threads of the application and of delivery: it sets a flag, and the first call starts a thread.
 That thread posts at most once in `PERIOD` seconds and ends when the counters rest. `last` posts on the thread that calls `shutdown`,
-because no thread can be started while the interpreter exits. Every failure is ignored.
+because no thread can be started while the interpreter exits, and takes no longer than that call has left. Every failure is ignored.
 
 There is no lock: a refusal may come from a signal handler or finalizer that interrupts this module on the same thread. State belongs to
 one process id, so a forked child starts without the thread and the token of its parent.
@@ -44,6 +44,7 @@ HEADER: Final = "X-Sandbox-Counters"
 PATH: Final = "/api/counters"
 PERIOD: Final = 1.0
 _SECONDS: Final = 0.5
+_LAST_SECONDS: Final = 0.1
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _MAX_SERVICE: Final = 100
 
@@ -54,6 +55,7 @@ class _Process:
     def __init__(self) -> None:
         self.token = ""
         self.is_other = False
+        self.may_ask = False
         self.has_changed = False
         self.posted = b""
         self.thread: dict[str, object] = {}
@@ -74,6 +76,7 @@ class SandboxCounters(Observer):
 
         def count(reason: str) -> None:
             refuse(reason)
+            self._mine().may_ask = True
             self.changed()
 
         return count
@@ -106,11 +109,13 @@ class SandboxCounters(Observer):
             except RuntimeError:  # no more threads, or the interpreter is exiting: `last` posts
                 mine.thread.clear()
 
-    def last(self) -> None:
-        """Post on this thread, unless everything was posted; at most `_SECONDS` for each request."""
+    def last(self, seconds: float) -> None:
+        """Post on this thread, unless everything was posted; at most about `seconds`, or a tenth of a second where a sandbox answered before."""
         mine = self._processes.get(os.getpid())
         if mine is not None and not mine.is_other:
-            self._post(mine)
+            timeout = min(max(seconds, _LAST_SECONDS if mine.token else 0.0), _SECONDS)
+            if timeout > 0:
+                self._post(mine, timeout)
 
     def _mine(self) -> _Process:
         pid = os.getpid()
@@ -125,37 +130,39 @@ class SandboxCounters(Observer):
     def _run(self, mine: _Process) -> None:
         while mine.has_changed and not mine.is_other:
             mine.has_changed = False
-            self._post(mine)
+            self._post(mine, _SECONDS)
             time.sleep(PERIOD)
         mine.thread.clear()
         if mine.has_changed:  # between the last look and the line above
             self.changed()
 
-    def _post(self, mine: _Process) -> None:
+    def _post(self, mine: _Process, timeout: float) -> None:
         with entered(), suppressed():
             try:
                 body = _body(self._stats())
                 for _ in range(2):  # a sandbox that was started again has another token
-                    if body == mine.posted or not self._has_token(mine):
+                    if body == mine.posted or not self._has_token(mine, timeout):
                         return
-                    status, _headers = self._request("POST", PATH, body, {"Content-Type": "application/json", HEADER: mine.token})
+                    status, _headers = self._request("POST", PATH, body, {"Content-Type": "application/json", HEADER: mine.token}, timeout)
                     if status == 403:
-                        mine.token = ""
+                        mine.token, mine.may_ask = "", True
                     else:
                         mine.posted = body
             except Exception:  # nothing depends on this: the next change tries again
                 return
 
-    def _has_token(self, mine: _Process) -> bool:
-        if not mine.token:
-            _status, headers = self._request("GET", self._path, None, {})
+    def _has_token(self, mine: _Process, timeout: float) -> bool:
+        if not mine.token and mine.may_ask:
+            _status, headers = self._request("GET", self._path, None, {}, timeout)
             self._learn(mine, headers.get(HEADER.lower()))
         return bool(mine.token)
 
-    def _request(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[int, dict[str, str]]:
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout: float
+    ) -> tuple[int, dict[str, str]]:
         with late_import:
             from http.client import HTTPConnection  # noqa: PLC0415 -- only a sandbox needs it
-        connection = HTTPConnection(self._host, self._port, timeout=_SECONDS)
+        connection = HTTPConnection(self._host, self._port, timeout=timeout)
         try:
             connection.request(method, path, body, dict(headers))
             answer = connection.getresponse()

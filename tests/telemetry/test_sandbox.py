@@ -207,6 +207,15 @@ def test_a_process_that_rests_has_no_thread(sandbox: Sandbox, make: Callable[...
         until(lambda: not client._sandbox._mine().thread)  # type: ignore[union-attr]
 
 
+def test_uploads_that_fail_ask_nothing_else(make: Callable[..., Amplitude]) -> None:
+    """Only a refusal asks for the token: a server at fault meets the uploads alone, and a shutdown ends when it should."""
+    with Server(answer(500)) as server:
+        client = make(server.url)
+        client.log_event({"event_type": "Order Paid", "user_id": "u-12345"})
+        assert not client.shutdown(0.2)
+    assert {(request.target, bool(request.body)) for request in server.requests} <= {("/2/httpapi", True)}
+
+
 def test_a_sandbox_that_hangs_holds_nobody(make: Callable[..., Amplitude], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever refuses does not wait, and shutdown waits for one short request."""
     monkeypatch.setattr(_sandbox, "_SECONDS", 0.1)

@@ -498,7 +498,7 @@ function drawChart() {
 // ------------------------------------------------------------------------------------------------------------- counters
 
 // Two words for two things: the server rejects, the exporter refuses before it sends.
-const OF_REQUESTS = ["no_identity", "excluded", "bot", "cap"];
+const OF_REQUESTS = ["no_identity", "excluded", "bot", "prefetch", "websocket", "no_route", "cap"];
 const spoken = (name) => name.replaceAll("_", " ");
 
 function drawRefused({ refused, reasons }) {
