@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     )
     from otel_amplitude.events import Event, Identify, Revenue
     from otel_amplitude.exporter import AmplitudeExporter
+    from otel_amplitude.identity._current import acting, set_user
     from otel_amplitude.identity._propagator import AmplitudePropagator
-    from otel_amplitude.identity._scope import set_user
     from otel_amplitude.instances import get_instance, init
     from otel_amplitude.middleware._chain import Middleware, Next, Payload
     from otel_amplitude.otel._exporters import AmplitudeLogRecordExporter, AmplitudeSpanExporter
@@ -61,8 +61,8 @@ _HOMES = {
     ),
     "events": ("Event", "Identify", "Revenue"),
     "exporter": ("AmplitudeExporter",),
+    "identity._current": ("acting", "set_user"),
     "identity._propagator": ("AmplitudePropagator",),
-    "identity._scope": ("set_user",),
     "instances": ("get_instance", "init"),
     "middleware._chain": ("Middleware", "Next", "Payload"),
     "otel._exporters": ("AmplitudeLogRecordExporter", "AmplitudeSpanExporter"),
@@ -107,6 +107,7 @@ __all__ = [
     "Transport",
     "TransportError",
     "__version__",
+    "acting",
     "configure",
     "get_instance",
     "init",

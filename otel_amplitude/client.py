@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_amplitude._exit import Exit
@@ -15,8 +16,9 @@ from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.errors import InvalidEventError, MiddlewareError
 from otel_amplitude.events import Event, Identify, Revenue, check_event, encode_event
 from otel_amplitude.exporter import AmplitudeExporter, ids_of
+from otel_amplitude.identity._current import scope_of
 from otel_amplitude.identity._resolver import IdentityResolver
-from otel_amplitude.identity._scope import RequestScope, scope_of
+from otel_amplitude.identity._scope import Scope, process
 from otel_amplitude.insert_ids import given_or_new
 from otel_amplitude.limits import MIN_ID_LENGTH
 from otel_amplitude.log import Log
@@ -67,7 +69,7 @@ class Amplitude:
             RulesError: when the rules file can not be used.
         """
         self.config = config
-        self.log = Log(config.log_level, (config.api_key, *(config.headers or {}).values()), debug=config.debug)
+        self.log = process.log = Log(config.log_level, (config.api_key, *(config.headers or {}).values()), debug=config.debug)
         self.rules = self.read_rules()
         self.opt_out = config.opt_out
         self.zero_code = False  # set by the components: then start and stop are always told
@@ -395,7 +397,7 @@ class Amplitude:
             raise error
         return result
 
-    def _identify(self, event: Event, scope: RequestScope) -> bool:
+    def _identify(self, event: Event, scope: Scope) -> bool:
         """Give an event without ids those of the request or of `set_user`; False when whoever acts has opted out."""
         explicit = {f"amplitude.{key}": event[key] for key in ("user_id", "device_id") if event.get(key) is not None}
         who = self.resolver.resolve(explicit, scope)
@@ -448,7 +450,8 @@ class Amplitude:
         for name, counts in (("rejected", books.rejected), ("dropped", books.dropped), ("refused", books.refused)):
             if counts:
                 facts[name] = ",".join(f"{reason}:{count}" for reason, count in sorted(counts.items()))
-        facts |= {name: count for name, count in (("adopted", books.adopted), ("pending", books.pending.total)) if count}
+        further = (("adopted", books.adopted), ("pending", books.pending.total), ("set_user_outside", books.set_user_outside))
+        facts |= {name: count for name, count in further if count}
         if facts != self._said and (books.accepted or books.adopted or books.refused):
             self.log.announce("exporter.stopped", **facts)
             self._said = facts
@@ -475,7 +478,7 @@ class Amplitude:
 
     def stats(self) -> Stats:
         """Give the books: where every event that was ever accepted is now."""
-        return self._exporter.stats()
+        return replace(self._exporter.stats(), set_user_outside=process.set_user_outside)
 
 
 def _expect(name: str, value: object, kind: type, *more: type) -> None:

@@ -13,7 +13,7 @@ from otel_amplitude._exit import flush_on_sigterm
 from otel_amplitude.client import Amplitude
 from otel_amplitude.config import Config
 from otel_amplitude.identity._headers import read_identity_headers
-from otel_amplitude.identity._propagator import AmplitudePropagator
+from otel_amplitude.identity._propagator import AmplitudePropagator, global_propagators, installed
 from otel_amplitude.instances import init, takes_options
 from otel_amplitude.otel._logs_api import LoggerProvider, get_logger_provider, set_logger_provider
 from otel_amplitude.otel._processors import AmplitudeLogRecordProcessor, AmplitudeSpanProcessor
@@ -112,8 +112,10 @@ def start_facts(client: Amplitude) -> dict[str, object]:
 
 def attach_propagator(identity_headers: Mapping[str, object] | None) -> None:
     """Put our propagator beside the global ones, whatever `OTEL_PROPAGATORS` says; it only reads."""
-    present = propagate.get_global_textmap()
-    parts = list(getattr(present, "_propagators", ())) or [present]
-    others = [part for part in parts if not isinstance(part, AmplitudePropagator)]
-    if len(others) == len(parts) or identity_headers:  # one that the environment made knows only the environment's headers
-        propagate.set_global_textmap(CompositePropagator([*others, AmplitudePropagator(identity_headers)]))
+    parts = global_propagators()
+    ours = [part for part in parts if isinstance(part, AmplitudePropagator)]
+    if not ours or identity_headers:  # one that the environment made knows only the environment's headers
+        others = [part for part in parts if part not in ours]
+        ours = [AmplitudePropagator(identity_headers)]
+        propagate.set_global_textmap(CompositePropagator([*others, *ours]))
+    installed.install(ours[0])

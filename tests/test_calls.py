@@ -157,7 +157,7 @@ def test_an_event_of_a_span_is_checked_where_a_middleware_changed_a_key(
     transport = FakeTransport()
     amplitude = Amplitude(Config(KEY, transport=transport, middleware=[middleware] if middleware else []))
     processor = AmplitudeSpanProcessor(amplitude)
-    scope = RequestScope(remote=True)
+    scope = RequestScope()
     scope.learn(user_id="u-1234567890", session_id=1_795_305_600_000)
     context = with_scope(scope, Context())
     provider = TracerProvider(shutdown_on_exit=False)

@@ -16,7 +16,7 @@ PUBLIC = """
 Amplitude AmplitudeExporter AmplitudeLogRecordExporter AmplitudeLogRecordProcessor AmplitudePropagator AmplitudeSpanExporter
 AmplitudeSpanProcessor BatchExporter Config ConfigurationError Event ExponentialBackoff FixedWaits Identify InvalidEventError
 Middleware MiddlewareError Next OtelAmplitudeError Payload Pending Request RequestsTransport Response Result RetryPolicy Revenue
-RulesError SpoolError Stats Transport TransportError __version__ configure get_instance init set_user
+RulesError SpoolError Stats Transport TransportError __version__ acting configure get_instance init set_user
 """.split()
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from otel_amplitude.convert._rule import Rule
     from otel_amplitude.convert._rules import Rules
-    from otel_amplitude.identity import RequestScope
+    from otel_amplitude.identity import Scope
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 _MAX_ROUTES: Final = 4_096
@@ -144,7 +144,7 @@ class Selector:
             return "prefetch"
         return choice
 
-    def by_headers(self, span: ReadableSpan, attributes: Mapping[str, Any], choice: Choice, scope: RequestScope) -> str | None:
+    def by_headers(self, span: ReadableSpan, attributes: Mapping[str, Any], choice: Choice, scope: Scope) -> str | None:
         """Give the reason why a chosen span is no event by the headers of its request, where the span itself does not have them.
 
         A prefetched page is none, however it was chosen: nobody has seen it. WebSocket handshakes and bots are no automatic events.

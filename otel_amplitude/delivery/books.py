@@ -66,6 +66,8 @@ class Stats:
         dropped: events given up here, by reason.
         refused: events never accepted, by reason; outside the law.
         pending: where the others are.
+        set_user_outside: how often `set_user` was called where no request can be known, and refused; or overtaken by a request. About the
+            process, so the same in all clients; outside the law.
     """
 
     accepted: int = 0
@@ -75,6 +77,7 @@ class Stats:
     dropped: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     refused: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     pending: Pending = Pending()
+    set_user_outside: int = 0
 
     @property
     def balanced(self) -> bool:

@@ -1,42 +1,54 @@
-"""Gives a request its scope where no instrumentation and no propagator of OpenTelemetry did."""
+"""Holds the scope of a request open, from before the application until after it, and says in it who is logged in."""
 
 from __future__ import annotations
 
 from contextvars import Token
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from opentelemetry.context import Context, attach, detach, get_current
-from opentelemetry.propagators.textmap import Getter, default_getter
-from opentelemetry.trace import get_current_span
 
-from otel_amplitude.identity import AmplitudePropagator, scope_of, set_user
+from otel_amplitude.identity._anchor import EnvironGetter, HeaderGetter
+from otel_amplitude.identity._current import scope_of, set_user
+from otel_amplitude.identity._propagator import installed
 from otel_amplitude.identity._resolver import clean_id
+from otel_amplitude.identity._scope import RequestScope, entered, held_by, with_scope
+
+_ENVIRON: Final = EnvironGetter()
+_HEADERS: Final = HeaderGetter()
 
 
-class EnvironGetter(Getter[Any]):
-    """Reads request headers out of a WSGI environ, which Django calls META."""
-
-    def get(self, carrier: Any, key: str) -> list[str] | None:
-        """Give the header's value in a list, or None."""
-        value = carrier.get("HTTP_" + key.upper().replace("-", "_"))
-        return None if value is None else [value]
-
-    def keys(self, carrier: Any) -> list[str]:
-        """Give the names of the variables."""
-        return list(carrier)
+def scope_for(carrier: Any) -> RequestScope:
+    """Give the scope of the request of `carrier`, an environ or an ASGI scope."""
+    getter = _ENVIRON if "wsgi.version" in carrier else _HEADERS
+    scope = installed.get().scope_for(carrier, getter, Context())
+    if isinstance(scope.outer, RequestScope) and scope.outer.root() is not scope:  # an application inside a request of another kind
+        scope.join(scope.outer.root())
+    return scope
 
 
-def enter(carrier: Any, getter: Getter[Any] = default_getter) -> Token[Context] | None:
-    """Attach a scope read from the headers in `carrier`, for `leave`; None when the request has one, or a span to bind one to."""
-    if _in_request():
+class Entered(NamedTuple):
+    """What `enter` changed, for `leave`."""
+
+    scope: RequestScope
+    context: Token[Context]
+    noted: Token[RequestScope | None]
+
+
+def enter(scope: RequestScope) -> Entered | None:
+    """Attach a scope for `leave`; None where the current context leads to it already."""
+    current = get_current()
+    if held_by(current) is scope.root():
         return None
-    return attach(AmplitudePropagator().extract(carrier, get_current(), getter))
+    scope.entered = True
+    return Entered(scope, attach(with_scope(scope, current)), entered.set(scope))
 
 
-def leave(token: Token[Context] | None) -> None:
-    """Forget what `enter` attached."""
-    if token is not None:
-        detach(token)
+def leave(done: Entered | None) -> None:
+    """Undo what `enter` changed; the request is over."""
+    if done is not None:
+        done.scope.entered, done.scope.over = False, True
+        entered.reset(done.noted)
+        detach(done.context)
 
 
 def tell(user_id: object) -> None:
@@ -44,13 +56,8 @@ def tell(user_id: object) -> None:
 
     That nobody is logged in by session takes nothing back: the view may know its user by a token, and have said so.
     """
-    if not _in_request():  # `enter` was never reached: what is said now would stay on the thread
+    scope = scope_of()
+    if scope is None or not scope.shared:  # what is said outside of a request would stay on the thread
         return
-    if user_id is None and (scope := scope_of()) is not None and clean_id(scope.user_id) is not None:
-        return
-    set_user(user_id, anonymous=user_id is None)
-
-
-def _in_request() -> bool:
-    found = scope_of()
-    return (found is not None and found.remote) or get_current_span().is_recording()
+    if user_id is not None or clean_id(scope.user_id) is None:
+        set_user(user_id, anonymous=user_id is None)

@@ -9,27 +9,41 @@ Who acts travels in a private header of the task, not in baggage, which would le
 
 from __future__ import annotations
 
-import sys
-from contextvars import ContextVar, Token
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import get_current_span
 
 from otel_amplitude.frameworks.asgi import Client, close
-from otel_amplitude.identity import scope_of
+from otel_amplitude.identity._anchor import CELERY
+from otel_amplitude.identity._current import scope_of
 from otel_amplitude.identity._luggage import HEADER, pack, unpack
-from otel_amplitude.identity._scope import RequestScope, bind, carried, with_scope
+from otel_amplitude.identity._propagator import installed
+from otel_amplitude.identity._scope import bind, entered
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 _UID: Final = "otel_amplitude"
-# Per task in progress, innermost last: how to undo what its start did. Eager tasks nest.
-_running: ContextVar[tuple[tuple[Token[tuple[object, RequestScope] | None], Token[Context] | None], ...]] = ContextVar(
-    "otel_amplitude.running", default=()
-)
+_BEFORE: Final = "otel_amplitude_before"
+
+
+class _TaskGetter(Getter[Any]):
+    """Reads the headers of a task, which Celery makes attributes of its request."""
+
+    def get(self, carrier: Any, key: str) -> list[str] | None:
+        """Give the header's value in a list, or None."""
+        value = getattr(carrier, key, None)
+        return [value] if isinstance(value, str) else None
+
+    def keys(self, _carrier: Any) -> list[str]:
+        """Give no names: nothing asks for them."""
+        return []
+
+
+_GETTER: Final = _TaskGetter()
 
 
 def instrument(client: Client | None = None) -> None:
@@ -66,35 +80,23 @@ def _publish(headers: MutableMapping[str, Any] | None = None, **_: object) -> No
 
 
 def _start(task: Any = None, **_: object) -> None:
-    found = scope_of()
-    scope = found if found is not None and found.remote else RequestScope(remote=True)
-    text = getattr(task.request, HEADER, None)
-    if text is not None:
+    request = task.request
+    around = entered.get()
+    scope = installed.get().scope_for(request, _GETTER, Context())
+    if request.is_eager and around is not None and scope.kind == CELERY:  # called by a task without OpenTelemetry's instrumentation
+        scope = around
+    text = getattr(request, HEADER, None)
+    if text is not None and not request.is_eager:
         scope.take(unpack(text))
-    # OpenTelemetry's receiver may run after this one: its extraction, which reads the task's request, then finds this scope. Any other
-    # extraction inside the task is somebody else's message.
-    token, attached = carried.set((task.request, scope)), None
-    if scope is not found:
-        span = get_current_span()
-        if span.is_recording():
-            bind(span, scope)
-        elif not _traced():
-            attached = attach(with_scope(scope, get_current()))
-    _running.set((*_running.get(), (token, attached)))
+    setattr(request, _BEFORE, entered.set(scope))
+    # OpenTelemetry's span started before, and the propagator is not ours: only the span is current.
+    span = get_current_span()
+    if span.is_recording() and scope_of() is not scope.root():
+        bind(span, scope)
 
 
-def _finish(**_: object) -> None:
-    running = _running.get()
-    if not running:
-        return
-    token, attached = running[-1]
-    _running.set(running[:-1])
-    carried.reset(token)
-    if attached is not None:
-        detach(attached)
-
-
-def _traced() -> bool:
-    # With its receiver also attaching and detaching, ours would be undone out of order and left behind in the worker.
-    module: Any = sys.modules.get("opentelemetry.instrumentation.celery")
-    return module is not None and module.CeleryInstrumentor().is_instrumented_by_opentelemetry
+def _finish(task: Any = None, **_: object) -> None:
+    token = getattr(getattr(task, "request", None), _BEFORE, None)
+    if token is not None:
+        setattr(task.request, _BEFORE, None)
+        entered.reset(token)

@@ -1,24 +1,24 @@
-"""Tells who is logged in to a Django site: one line, anywhere in `MIDDLEWARE`.
+"""Tells who is logged in to a Django site: one line, anywhere in `MIDDLEWARE`, best the first.
 
-MIDDLEWARE = [..., "otel_amplitude.frameworks.django.AmplitudeMiddleware"]
+MIDDLEWARE = ["otel_amplitude.frameworks.django.AmplitudeMiddleware", ...]
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
-from otel_amplitude.frameworks._request import EnvironGetter, enter, leave, tell
+from otel_amplitude.frameworks._request import enter, leave, scope_for, tell
+from otel_amplitude.identity._bodies import AsyncBody, Body, Within
+from otel_amplitude.identity._propagator import connect_frameworks
+from otel_amplitude.identity._scope import RequestScope
 
-_GETTER: Final = EnvironGetter()
 
+class ScopeMiddleware:
+    """Gives each request its scope, which also holds for a body that streams after the view. Asks for nobody.
 
-class AmplitudeMiddleware:
-    """Calls `set_user` with the user's primary key after the view, when the view looked at the user or the session anyway.
-
-    Adds no query and no `Vary: Cookie`: a view that touched neither tells nothing. Works in synchronous and asynchronous stacks.
-    Where URLs are excluded from tracing, it stands before what calls `set_user`: there it is this that tells one request from the next.
-    Override `user_id` for another id than the primary key.
+    Under WSGI, Django's signals `request_started` and `request_finished` do so for what is outside of all middleware too. Under ASGI
+    nothing but a middleware can: `opentelemetry-instrument` puts this one into the site's `MIDDLEWARE`.
     """
 
     sync_capable: ClassVar = True
@@ -28,36 +28,51 @@ class AmplitudeMiddleware:
         """Wrap `get_response`, as Django does."""
         from asgiref.sync import iscoroutinefunction, markcoroutinefunction  # noqa: PLC0415 -- only Django sites have it
 
+        connect_frameworks()
         self.get_response = get_response
         self._asynchronous = iscoroutinefunction(get_response)
         if self._asynchronous:
             markcoroutinefunction(self)
 
-    def user_id(self, user: Any) -> object:
-        """Give the id of a logged-in `user`."""
-        return user.pk
-
     def __call__(self, request: Any) -> Any:
         """Answer `request`; an awaitable in an asynchronous stack."""
         if self._asynchronous:
             return self._answer(request)
-        token = enter(request.META, _GETTER)
+        scope = _scope_for(request)
+        done = enter(scope)
         try:
             response = self.get_response(request)
             self._learn(request)
         finally:
-            leave(token)
-        return response
+            leave(done)
+        return response if done is None else _carried(scope, response)
 
     async def _answer(self, request: Any) -> Any:
-        token = enter(request.META, _GETTER)
+        scope = _scope_for(request)
+        done = enter(scope)
         try:
             answer: Awaitable[Any] = self.get_response(request)
             response = await answer
             self._learn(request)
         finally:
-            leave(token)
-        return response
+            leave(done)
+        return _carried(scope, response)
+
+    def _learn(self, request: Any) -> None:
+        """Say in the scope who is logged in."""
+
+
+class AmplitudeMiddleware(ScopeMiddleware):
+    """Calls `set_user` with the user's primary key after the view, when the view looked at the user or the session anyway.
+
+    Adds no query and no `Vary: Cookie`: a view that touched neither tells nothing. Works in synchronous and asynchronous stacks.
+    It also gives the request its scope; under ASGI, what calls `set_user` before the view must stand behind it.
+    Override `user_id` for another id than the primary key.
+    """
+
+    def user_id(self, user: Any) -> object:
+        """Give the id of a logged-in `user`."""
+        return user.pk
 
     def _learn(self, request: Any) -> None:
         try:
@@ -70,6 +85,19 @@ class AmplitudeMiddleware:
                 tell(request.session.get(SESSION_KEY))
         except Exception:  # a site without sessions or with a user model of its own: nothing is known
             return
+
+
+def _scope_for(request: Any) -> RequestScope:
+    return scope_for(getattr(request, "scope", request.META))
+
+
+def _carried(scope: RequestScope, response: Any) -> Any:
+    """Let a body that streams run in the scope; give the response."""
+    if getattr(response, "streaming", False):
+        body = response.streaming_content
+        if not isinstance(body, (Body, AsyncBody)):
+            response.streaming_content = AsyncBody(Within(scope), body) if response.is_async else Body(Within(scope), body)
+    return response
 
 
 def _loaded_user(request: Any) -> Any:

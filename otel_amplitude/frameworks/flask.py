@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_amplitude.frameworks._request import EnvironGetter, enter, leave, tell
+from otel_amplitude.frameworks._request import tell
+from otel_amplitude.identity._current import scope_of
+from otel_amplitude.identity._frameworks import wrap_flask_response
+from otel_amplitude.identity._propagator import connect_frameworks
+from otel_amplitude.identity._scope import RequestScope
 
 if TYPE_CHECKING:
     from flask import Flask, Response
 
 _UNKNOWN: Final = object()
-_GETTER: Final = EnvironGetter()
 
 
 def _flask_login() -> object:
@@ -33,8 +36,7 @@ def _flask_login() -> object:
 def instrument(app: Flask, user: Callable[[], object] | None = None) -> None:
     """Call `set_user` after each view of `app` with the id of who is logged in.
 
-    Where URLs are excluded from tracing, call it before functions of your own that call `set_user` are registered with
-    `before_request`: there it is this that tells one request from the next.
+    `set_user` itself needs no glue in Flask: it finds Flask's current request, from the first hook to the last byte of the body.
 
     Args:
         app: the application; before or after OpenTelemetry's instrumentation, which need not be there.
@@ -42,16 +44,14 @@ def instrument(app: Flask, user: Callable[[], object] | None = None) -> None:
             session is its own choice. An exception of it is no answer. None means Flask-Login, only where the view has loaded
             the user: no query and no `Vary: Cookie` is added.
     """
+    connect_frameworks()
     ask = _flask_login if user is None else user
-
-    @app.before_request
-    def begin() -> None:
-        from flask import g, request  # noqa: PLC0415 -- only applications that use Flask have it
-
-        g.otel_amplitude_token = enter(request.environ, _GETTER)
 
     @app.after_request
     def learn(response: Response) -> Response:
+        scope = scope_of()
+        if isinstance(scope, RequestScope):  # again, since nothing may have asked for the scope before the response was made
+            wrap_flask_response(scope, response)
         try:
             found = ask()
         except Exception:  # who it was is not worth a failed response
@@ -59,9 +59,3 @@ def instrument(app: Flask, user: Callable[[], object] | None = None) -> None:
         if found is not _UNKNOWN:
             tell(found)
         return response
-
-    @app.teardown_request
-    def end(_error: BaseException | None) -> None:
-        from flask import g  # noqa: PLC0415 -- only applications that use Flask have it
-
-        leave(g.pop("otel_amplitude_token", None))

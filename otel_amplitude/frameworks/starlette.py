@@ -11,9 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from opentelemetry.propagators.textmap import Getter
-
-from otel_amplitude.frameworks._request import enter, leave, tell
+from otel_amplitude.frameworks._request import enter, leave, scope_for, tell
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,22 +22,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _UNKNOWN: Final = object()
 # The server span ends with the last piece of the body, so the user must be told when the answer begins.
 _ANSWERS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.close"})
-
-
-class HeaderGetter(Getter[Any]):
-    """Reads request headers out of an ASGI scope."""
-
-    def get(self, carrier: Any, key: str) -> list[str] | None:
-        """Give the header's values, or None."""
-        name = key.encode("latin-1")
-        return [value.decode("latin-1") for found, value in carrier["headers"] if found.lower() == name] or None
-
-    def keys(self, carrier: Any) -> list[str]:
-        """Give the names of the headers."""
-        return [name.decode("latin-1") for name, _ in carrier["headers"]]
-
-
-_GETTER: Final = HeaderGetter()
 
 
 def authenticated_user(scope: Scope) -> object:
@@ -74,11 +56,11 @@ class AmplitudeMiddleware:
                 self._learn(scope)
             await send(message)
 
-        token = enter(scope, _GETTER)
+        done = enter(scope_for(scope))
         try:
             await self.app(scope, receive, learn_and_send)
         finally:
-            leave(token)
+            leave(done)
 
     def _learn(self, scope: Scope) -> None:
         try:

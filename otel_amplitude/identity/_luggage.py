@@ -8,7 +8,7 @@ import orjson
 
 from otel_amplitude.identity._cookie import only_amplitude
 from otel_amplitude.identity._headers import HeaderId
-from otel_amplitude.identity._scope import RequestScope
+from otel_amplitude.identity._scope import RequestScope, Scope
 
 HEADER: Final = "otel_amplitude_identity"
 _HEADER_IDS: Final = "header_ids"
@@ -27,7 +27,7 @@ _KINDS: Final[dict[str, type | tuple[type, ...]]] = {
 }
 
 
-def pack(scope: RequestScope) -> str | None:
+def pack(scope: Scope) -> str | None:
     """Give what `scope` knows as JSON, other cookies than Amplitude's left out; None when it knows nothing or too much."""
     facts = {name: value for name in _KINDS if (value := getattr(scope, name))}
     if "cookie" in facts:
@@ -44,7 +44,7 @@ def pack(scope: RequestScope) -> str | None:
 
 def unpack(text: object) -> RequestScope:
     """Give the scope of a task from its header; an empty one when the text is not of `pack`. Never raises."""
-    scope = RequestScope(remote=True)
+    scope = RequestScope()
     try:
         facts: Any = orjson.loads(text) if isinstance(text, str) else {}
     except ValueError:

@@ -18,16 +18,16 @@ from otel_amplitude.identity._headers import (
     captured,
     read_identity_headers,
 )
-from otel_amplitude.identity._scope import RequestScope
+from otel_amplitude.identity._scope import Scope
 from otel_amplitude.limits import MAX_STRING, MIN_ID_LENGTH
 from otel_amplitude.values import has_control, is_placeholder, is_sound_id
 
 if TYPE_CHECKING:
     from otel_amplitude.log import Log
 
-Consent = Callable[[RequestScope], bool]
+Consent = Callable[[Scope], bool]
 """Whether the person of a request agreed; gets the request's scope (an empty one outside a request)."""
-Anonymous = Callable[[Mapping[str, Any], RequestScope | None], Mapping[str, Any] | None]
+Anonymous = Callable[[Mapping[str, Any], Scope | None], Mapping[str, Any] | None]
 """Ids for an item that nobody is known for: gets its attributes and scope, gives `user_id` and/or `device_id`, or None."""
 
 USER_ATTRIBUTES: Final = ("user.id", "enduser.id")
@@ -71,7 +71,7 @@ _Candidates = Iterable[tuple[str, object]]
 class _Sources(NamedTuple):
     item: Mapping[str, Any]
     layers: _Layers
-    known: RequestScope
+    known: Scope
     cookie: BrowserCookie
     headers: Mapping[str, object]
     baggage: Mapping[str, str]
@@ -176,7 +176,7 @@ class IdentityResolver:
     def resolve(
         self,
         attributes: Mapping[str, Any],
-        scope: RequestScope | None = None,
+        scope: Scope | None = None,
         parents: Iterable[Any] = (),
         time_ns: int | None = None,
         *,
@@ -219,7 +219,7 @@ class IdentityResolver:
         moment = self._moment(time_ns)
         return moment <= limit_ms if limit_ms > 0 else moment > -limit_ms
 
-    def _remember(self, scope: RequestScope, time_ns: int | None) -> tuple[object, int, float | None, Identity]:
+    def _remember(self, scope: Scope, time_ns: int | None) -> tuple[object, int, float | None, Identity]:
         """Decide by the scope alone, once for all items of a request."""
         version = scope.version
         moment = self._moment(time_ns)
@@ -227,7 +227,7 @@ class IdentityResolver:
         scope.decided = decided = (self, version, limit, identity)
         return decided
 
-    def _by_scope(self, scope: RequestScope, moment: float) -> tuple[Identity, float | None] | None:
+    def _by_scope(self, scope: Scope, moment: float) -> tuple[Identity, float | None] | None:
         """Give what `_decide((), scope, moment)` would, in one straight line; None: something is unusual, so that it must be asked."""
         if (
             self._format is not None
@@ -262,7 +262,7 @@ class IdentityResolver:
         # Not by calling the class, which runs Python once more and costs twice as much.
         return tuple.__new__(Identity, (user, device, session, scope.groups, None, True, user_source, device_source)), limit
 
-    def _by_attributes(self, item: Mapping[str, Any], scope: RequestScope) -> Identity:
+    def _by_attributes(self, item: Mapping[str, Any], scope: Scope) -> Identity:
         """Give the same where explicit attributes of the item say something as well."""
         known = scope.user_id if self._format is None else self._formatted(scope.user_id)
         user, user_source = self._told_id("user_id", item.get("amplitude.user_id"), known)
@@ -279,7 +279,7 @@ class IdentityResolver:
         text, source = self._first(field, (("attribute", explicit), ("set_user", known)))
         return text, source if text is not None else ""
 
-    def _decide(self, layers: _Layers, scope: RequestScope | None, moment: float) -> tuple[Identity, float | None]:
+    def _decide(self, layers: _Layers, scope: Scope | None, moment: float) -> tuple[Identity, float | None]:
         """Give the identity at `moment` (milliseconds since 1970), and the limit of that in time; see `_limit`."""
         cookie = self._cookie(layers, scope)
         if cookie.opt_out or (scope is not None and scope.opted_out) or (self._gpc and self._asked_for_privacy(layers, scope)):
@@ -296,7 +296,7 @@ class IdentityResolver:
         session = self._session(sources, moment)
         return Identity(user, device, session, known.groups, None, here, *sources_named), _limit(cookie, moment)
 
-    def _cookie(self, layers: _Layers, scope: RequestScope | None) -> BrowserCookie:
+    def _cookie(self, layers: _Layers, scope: Scope | None) -> BrowserCookie:
         if scope is not None and scope.cookie is not None:
             if scope.cookies is None:
                 scope.cookies = {}
@@ -306,25 +306,25 @@ class IdentityResolver:
         header = _captured(layers, COOKIE) if layers else None
         return (read_cookie(header, self._api_key) if header else None) or _NO_COOKIE
 
-    def _asked_for_privacy(self, layers: _Layers, scope: RequestScope | None) -> bool:
+    def _asked_for_privacy(self, layers: _Layers, scope: Scope | None) -> bool:
         return (scope is not None and scope.gpc) or _captured(layers, GPC) == "1"
 
-    def agreed(self, scope: RequestScope | None = None) -> bool:
+    def agreed(self, scope: Scope | None = None) -> bool:
         """Ask the `consent` callable, if there is one; `scope` None: outside a request."""
         try:
-            return bool(self._consent is None or self._consent(scope if scope is not None else RequestScope()))
+            return bool(self._consent is None or self._consent(scope if scope is not None else Scope()))
         except Exception:  # a question that could not be answered is no consent
             self._tell("identity.consent_failed", cure="the consent callable raised; its events are not sent")
             return False
 
-    def _header_values(self, layers: _Layers, known: RequestScope) -> dict[str, object]:
+    def _header_values(self, layers: _Layers, known: Scope) -> dict[str, object]:
         kept = known.headers or _EMPTY
         return {
             field: kept.get(name) or _captured(layers, name) if function is None else self._made_id(field, name, function, layers, known)
             for field, (name, function) in self._headers.items()
         }
 
-    def _made_id(self, field: str, name: str, function: Any, layers: _Layers, known: RequestScope) -> object:
+    def _made_id(self, field: str, name: str, function: Any, layers: _Layers, known: Scope) -> object:
         """Give what a function of `identity_headers` makes of its header."""
         header = (known.header_ids or _NO_IDS).get(name)
         if header is None and (value := _captured(layers, name)) is not None and callable(function):
@@ -427,7 +427,7 @@ class IdentityResolver:
     def _hashed(self, value: str) -> str:
         return blake2b(value.encode("utf-8", "backslashreplace"), digest_size=6, key=self._hash_key).hexdigest()
 
-    def _nobody(self, attributes: Mapping[str, Any], scope: RequestScope | None) -> Identity:
+    def _nobody(self, attributes: Mapping[str, Any], scope: Scope | None) -> Identity:
         if self._anonymous is not None:
             try:
                 ids = self._anonymous(attributes, scope) or _EMPTY
@@ -454,10 +454,10 @@ class IdentityResolver:
             self._log.warning(event, **facts)
 
 
-_NOTHING: Final = RequestScope()
+_NOTHING: Final = Scope()
 
 
-def _only_told(scope: RequestScope) -> bool:
+def _only_told(scope: Scope) -> bool:
     """Whether `set_user` is all a scope has to go by, and nothing asks for privacy."""
     found = (scope.cookie, scope.headers, scope.header_ids, scope.baggage)
     return found.count(None) == len(found) and not (scope.opted_out or scope.gpc)

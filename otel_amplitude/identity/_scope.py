@@ -1,46 +1,117 @@
-"""Holds what is known about who acts: one mutable scope per request, found through the OTel context, and the spans that are open.
+"""Who acts: the scope of a request, what is said outside of requests, and how code finds the one that holds for it.
 
-A scope is shared on purpose: what `set_user` learns late in a request is seen by every span of it that ends afterwards,
-also when a thread pool gave the code a copy of the context variables. Shared scopes are made for requests and tasks alone, and
-always a new one, so nothing outlives its request. Everywhere else `set_user` copies before it changes, and leaves the copy in two
-places: bound to the current span, for its children and for those who see the span but not our context, and in the context, which
-comes first: so neighbouring tasks under one span stay apart.
+Theory of operation
+===================
+
+**The problem.** Code that runs for a visitor must find that visitor, on every server, from the first hook to the last byte of the body,
+and must never find another one. Threads, greenlets, event loops and connections serve one visitor after the other, and OpenTelemetry's
+instrumentations attach and detach contexts at different moments, some of them never. So nothing here relies on a context that "must have
+been" detached: a scope belongs to one request because it lies in the object that the server made for this request.
+
+**The scope of a request** (`RequestScope`) is one mutable object for each request. Its *anchor* is the request's own object: the WSGI
+environ, the ASGI scope, aiohttp's request, Celery's `task.request` (`_anchor.py` lists them). All layers of a server see the same anchor,
+so all of them find the same scope, in whatever order they were set up.
+
+====================== =============================================================================================================
+Who makes it           The first that meets the request: the propagator (`AmplitudePropagator.extract`, called by an instrumentation),
+                       the glue of a framework, a hook in which `set_user` is called (Flask), Django's signal `request_started`. A
+                       request span that starts without any of them gets an empty scope, bound to the span.
+Who may fill it        `set_user`, from each thread and task that finds it. Headers are read once, where it is made.
+When it ends           With the request's object. A scope of which the request span has ended is not taken for another request, even
+                       if a server reuses the object. The bodies of responses still find it.
+====================== =============================================================================================================
+
+**How code finds it**, in this order (`_current.py`); each way is certain, none guesses:
+
+1. The current span, then the OpenTelemetry context. A span has a *binding* only if the context does not lead to the scope by itself:
+   aiohttp's and Starlette's own instrumentations make their span current, but never the context that they extracted.
+2. The glue of a framework, which keeps what it holds open in a context variable of ours, and Flask, which knows its current request.
+   Asked only if way 1 finds nothing.
+3. A body or a callback that we wrapped (`_bodies.py`): it attaches the scope for one step, and detaches it after the step.
+
+========================= ===========================================================================================================
+Pool threads              With a copied context (`asyncio.to_thread`, FastAPI's dependencies, Flask's `copy_current_request_context`)
+                          they find the scope. Without one (`ThreadPoolExecutor.submit(f)`) they find nothing.
+Tasks                     A task has a copy of the context in which it was created, so it finds the scope.
+Generators, callbacks     They run in the context of their caller. Flask's and Django's bodies and `call_on_close` are wrapped.
+Greenlets                 Like threads: each has a context of its own, which is empty unless it was copied.
+========================= ===========================================================================================================
+
+**A request inside a request** (a sub-application, a mounted application, an application called in-process) is part of it. If the inner
+extraction has the same anchor, it finds the same scope. If it has none, and the outer request is open, the inner scope is *joined* to the
+outer one, and each reader follows `joined`. It must be noted at the extraction: later the inner instrumentation has replaced the context.
+
+**Outside of requests** `set_user` makes a `LocalScope`, a copy of what held before with the change in it. Inside a recording span it is
+bound to the span, for its children and for those who see the span but not the context, and it is left in the context, so that
+neighbouring tasks under one span stay apart. `under` is the id of the span that was current when a scope was made. If it is the current
+span, the context's scope is nearer than the span's binding; otherwise the binding is nearer. Without a span it is left in the context only
+if that context ends: in a process that serves no requests, or in a task. A thread of a server is used for the next visitor, so there
+`set_user` is refused. `acting` works everywhere, because it ends by itself.
+
+**What is said too early is over.** If a request begins in a context that holds a `LocalScope`, that scope is over in each copy of the
+context, for good. In the first request of a process, all words of bare threads are over.
+
+**What cannot be known**, so that the event is refused with a reason: bodies of aiohttp and (without our WSGI middleware) Falcon, code after
+Tornado's `self.finish()`, threads and greenlets without a context, ASGI middleware outside the instrumentation without our middleware.
+What nothing shows, so that an event may belong to the wrong request: a server that is started in-process inside an open request, if its
+requests have no anchor; what is logged between two requests after OpenTelemetry's WSGI middleware did not detach (a body that the server
+closed before its first step), without our middleware.
+
+**Rules that must never be broken.** No scope is written to a carrier that is not a request. A scope is never handed from one anchor to
+another one of the same kind. Nothing is read from a thread in a process that serves. Only single assignments are made to a scope, so that
+each thread may fill it and no lock is held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+import threading
+from asyncio import current_task
+from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import UUID
-from weakref import ref
+from weakref import WeakSet, ref
 
-from opentelemetry.context import Context, attach, create_key, get_current, set_value
-from opentelemetry.trace import Span, SpanContext, SpanKind, get_current_span
+from opentelemetry.context import Context, create_key, set_value
+from opentelemetry.trace import Span, get_current_span
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
+    from asyncio import Task
 
     from otel_amplitude.identity._cookie import BrowserCookie
     from otel_amplitude.identity._headers import HeaderId
+    from otel_amplitude.log import Log
 
 _KEY: Final = create_key("otel_amplitude.request")
-MAX_OPEN_SPANS: Final = 10_000
-_MAX_PARENTS: Final = 64
-# Where a SpanContext, which is a tuple, has these. Its properties cost three times as much, and this runs twice a span.
-SPAN_ID: Final = 1
-_IS_REMOTE: Final = 2
-# Where a binding has these, and what the second is: whose word it was.
-_OUTER: Final = 2
-_WORD: Final = 3
-_SHARED: Final = 0  # of the one person of a request, or of the context that the span started in
-_SAID: Final = 1  # set_user, while the span was current in some context
-_HEARD: Final = 2  # set_user in a context that is not the one the span started in, of a span above
+MAX_INNER_SPANS: Final = 16
+# Tasks of these modules serve all requests of a connection, one after the other; the module is that of the task's coroutine.
+_CONNECTION_TASKS: Final = frozenset({"aiohttp.web_protocol", "tornado.http1connection"})
+_OUTSIDE: Final = (
+    "call set_user inside the request (a hook, the view, its body), put the glue of the framework outermost, "
+    "or say it for a block: with otel_amplitude.acting(user_id)"
+)
+_FACTS: Final = (
+    "anonymous",
+    "baggage",
+    "cookie",
+    "cookies",
+    "device_id",
+    "gpc",
+    "groups",
+    "header_ids",
+    "headers",
+    "not_automatic",
+    "opted_out",
+    "session_id",
+    "user_agent",
+    "user_id",
+)
 
 
-class RequestScope:
-    """What one request, task or stretch of code knows about who acts. Mutable; single assignments only, so any thread may fill it.
+class Scope:
+    """What is known about who acts. Mutable; only single assignments, so any thread may fill it.
 
     Attributes:
         user_id, device_id, session_id: as given to `set_user`, unchecked; the resolver checks them.
@@ -54,34 +125,19 @@ class RequestScope:
         user_agent: the header `User-Agent`, for spans that carry none.
         not_automatic: why the request itself must be no automatic event, by its headers: `prefetch`, `websocket`, or None.
         header_ids: the ids that functions of `identity_headers` make of headers, by lower-case name of the header.
-        remote: made for an incoming request or task, hence shared and filled in place by `set_user`.
         cookies: the resolvers' memory of the parsed cookie, by API key.
         decided: what a resolver made of this scope alone, for which version, and the limit in time of that.
         version: counts the changes, so that what was decided before one is not believed after it.
+        under: the id of the span that was current when the scope was made, 0 without one.
+        shared: whether `set_user` fills it in place, for all who find it.
+        over: it holds for nothing any more.
     """
 
-    __slots__ = (
-        "anonymous",
-        "baggage",
-        "cookie",
-        "cookies",
-        "decided",
-        "device_id",
-        "gpc",
-        "groups",
-        "header_ids",
-        "headers",
-        "not_automatic",
-        "opted_out",
-        "remote",
-        "session_id",
-        "user_agent",
-        "user_id",
-        "version",
-    )
+    __slots__ = (*_FACTS, "decided", "over", "under", "version")
+    shared: ClassVar[bool]
 
-    def __init__(self, *, remote: bool = False) -> None:
-        """Make an empty scope; `remote` marks one that belongs to an incoming request or task."""
+    def __init__(self) -> None:
+        """Make one that knows nothing."""
         self.user_id: object = None
         self.device_id: object = None
         self.session_id: object = None
@@ -95,22 +151,16 @@ class RequestScope:
         self.user_agent: str | None = None
         self.not_automatic: str | None = None
         self.header_ids: dict[str, HeaderId] | None = None
-        self.remote = remote
         self.cookies: dict[str, BrowserCookie | None] | None = None
         self.decided: tuple[object, int, float | None, Any] | None = None
         self.version = 0
+        self.under = 0
+        self.over = False
 
-    def copy(self) -> RequestScope:
-        """Give a scope with the same content that `set_user` may change without anyone noticing."""
-        twin = RequestScope()
-        twin.take(self)
-        return twin
-
-    def take(self, other: RequestScope) -> None:
-        """Become what `other` is, in place, so that everything that shares this scope knows it."""
-        for name in self.__slots__:
-            if name not in {"remote", "decided", "version"}:
-                setattr(self, name, getattr(other, name))
+    def take(self, other: Scope) -> None:
+        """Know what `other` knows, in place, so that everything that shares this scope knows it."""
+        for name in _FACTS:
+            setattr(self, name, getattr(other, name))
         self.version += 1
 
     def learn(
@@ -133,11 +183,151 @@ class RequestScope:
         if session_id is not None:
             self.session_id = session_id
         if isinstance(groups, Mapping):
-            with suppress(Exception):  # a mapping of somebody's own
+            with suppress(Exception):  # a mapping class of the application may raise
                 self.groups = {**(self.groups or {}), **groups}
         if opt_out is not None:
             self.opted_out = _is_true(opt_out, otherwise=True)  # an answer that can not be read is no consent
         self.version += 1
+
+
+class RequestScope(Scope):
+    """The scope of one request, task or message, or of one `acting` block.
+
+    Attributes:
+        kind: the kind of its anchor (`wsgi`, `asgi`, `aiohttp`, `celery`); empty without one.
+        is_read: the headers of the request have been read.
+        acting: it is that of an `acting` block.
+        asgi: the ASGI scope, which has the route that the framework found; None where there is none, and after the request span.
+        joined: the scope of the request that this one is part of.
+        outer: what held where this one was made; read and emptied when the request span starts.
+        inner_spans: spans of applications inside the request, in the order of their starts: root spans that are no requests of their
+            own, and INTERNAL ones with a method. At most 16.
+        is_wrapped: Flask was asked to let the body of the response run in this scope.
+        entered: glue holds the request open, from before the application until after it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_readers",
+        "_span",
+        "acting",
+        "asgi",
+        "entered",
+        "inner_spans",
+        "is_read",
+        "is_wrapped",
+        "joined",
+        "kind",
+        "outer",
+    )
+    shared = True
+
+    def __init__(self, *, acting: bool = False) -> None:
+        """Make an empty one."""
+        super().__init__()
+        self.kind = ""
+        self.is_read = False
+        self.acting = acting
+        self.asgi: Mapping[str, Any] | None = None
+        self.joined: RequestScope | None = None
+        self.outer: Scope | None = None
+        self.inner_spans: list[Any] = []
+        self.is_wrapped = False
+        self.entered = False
+        self._span: ref[Any] | None = None
+        self._readers = 0
+
+    # It lies in the environ, which middleware may copy deeply or send elsewhere.
+
+    def __copy__(self) -> RequestScope:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> RequestScope:
+        return self
+
+    def __reduce__(self) -> tuple[type[RequestScope], tuple[()]]:
+        return RequestScope, ()
+
+    @property
+    def request_span(self) -> Any:
+        """The span of the request as long as it lives; None before and after."""
+        return None if self._span is None else self._span()
+
+    def started(self, span: Span) -> None:
+        """Remember the span of the request, for each client that reads it."""
+        if self.request_span is not span:
+            self._span, self._readers = ref(span), 0
+        self._readers += 1
+
+    def ended(self, context: object) -> None:
+        """Let go of the ASGI scope, which leads back to here, when the last client has read the span of the request."""
+        if self.asgi is not None and (span := self.request_span) is not None and span.context is context:
+            self._readers -= 1
+            if self._readers <= 0:
+                self.asgi = None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the request has had its span."""
+        return self._span is not None
+
+    @property
+    def has_open_span(self) -> bool:
+        """Whether the span of the request records."""
+        span = self.request_span
+        return span is not None and span.is_recording()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the request goes on, as far as its span or the glue shows."""
+        return self.entered or self.has_open_span
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the request was open and is no more, so that its object may be another request's by now."""
+        return (self.over or self._span is not None) and not self.is_open
+
+    def root(self) -> RequestScope:
+        """Give the scope of the request that this one is part of, or itself."""
+        scope = self
+        while scope.joined is not None:
+            scope = scope.joined
+        return scope
+
+    def join(self, outer: RequestScope) -> None:
+        """Be part of `outer` from now on; what `set_user` said in here is said there."""
+        told = {name: getattr(self, name) for name in ("user_id", "device_id", "session_id", "groups")}
+        outer.learn(**told, opt_out=self.opted_out or None, anonymous=self.anonymous)
+        self.joined = outer
+
+    def note_inner(self, span: object) -> None:
+        """Remember a span of an application inside the request."""
+        if len(self.inner_spans) < MAX_INNER_SPANS and not any(found is span for found in self.inner_spans):
+            self.inner_spans.append(span)
+
+    def is_inner(self, context: object) -> bool:
+        """Whether the span of this context belongs to an application inside the request. An ended span is a copy, with the same context."""
+        return any(found.context is context for found in self.inner_spans)
+
+
+class LocalScope(Scope):
+    """What `set_user` said outside of requests; never changed, but copied.
+
+    Attributes:
+        task: the asyncio task in which it was said, whose context ends with it; None on a bare thread.
+        caller: file and line of the code that called `set_user`.
+        in_span: it was said inside a recording span.
+    """
+
+    __slots__ = ("caller", "in_span", "task")
+    shared = False
+
+    def __init__(self, task: ref[Task[Any]] | None, caller: str, *, in_span: bool) -> None:
+        """Make an empty one."""
+        super().__init__()
+        self.task = task
+        self.caller = caller
+        self.in_span = in_span
 
 
 def _as_text(value: object) -> object:
@@ -157,214 +347,137 @@ def _is_true(value: object, *, otherwise: bool) -> bool:
         return otherwise
 
 
-_Outer = tuple["RequestScope | None", "RequestScope | None"]
-_Binding = tuple[RequestScope, ref[Any], _Outer, int]
-"""The scope of a span; the span; the scopes of the contexts that it started in; whose word it is."""
+class _Process:
+    """What is known about the process as a whole.
 
-# By span id; the weak reference removes the entry together with the span.
-_bound: dict[int, _Binding] = {}
-# What a Celery task brought along, with the carrier that the task's own extraction will read: that one takes it instead of an empty scope.
-carried: ContextVar[tuple[object, RequestScope] | None] = ContextVar("otel_amplitude.carried", default=None)
-
-
-def bind(span: Span, scope: RequestScope, outer: _Outer | None = None, word: int = _SHARED) -> bool:
-    """Let `scope` hold for `span` and its children as long as the span lives; False when it can not be weakly held.
-
-    It holds in contexts that have no scope, or one of `outer` (None: that of the current context): any other came later, inside the
-    span, and is the context's own.
+    Attributes:
+        serving: a request has begun in this process.
+        set_user_outside: how often `set_user` was refused, or overtaken by a request; the same number in all clients' stats.
+        connection_tasks: tasks that turned out to serve requests, one after the other.
+        log: where lines about the process go.
     """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.log: Log | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Be as at the start of the process; for tests."""
+        self.serving = False
+        self.set_user_outside = 0
+        self.connection_tasks: WeakSet[Task[Any]] = WeakSet()
+        self._told: set[str] = set()
+
+    def refuse(self, caller: str) -> None:
+        """Count a call of `set_user` that belongs to no request, and name the first one in the log."""
+        with self._lock:
+            self.set_user_outside += 1
+        self.hint_once("identity.outside", caller=caller, cure=_OUTSIDE)
+
+    def overtake(self, word: LocalScope) -> None:
+        """End what was said before a request began in the same context: it is not known for whom it was said."""
+        if word.over or word.in_span:
+            return
+        word.over = True
+        task = None if word.task is None else word.task()
+        if task is not None:
+            with self._lock:
+                self.connection_tasks.add(task)
+        self.refuse(word.caller)
+
+    def hint_once(self, event: str, **facts: object) -> None:
+        """Write a line that is about the process, once, to the log of the client that was made last."""
+        if self.log is not None and event not in self._told:
+            self._told.add(event)
+            self.log.warning(event, **facts)
+
+
+process: Final = _Process()
+
+# The scope of the request or task that the glue of a framework holds open around the application; the glue resets it.
+entered: Final[ContextVar[RequestScope | None]] = ContextVar("otel_amplitude.entered", default=None)
+
+# By span id: the scope, and the span, whose end of life removes the entry.
+_bound: dict[int, tuple[Scope, ref[Any]]] = {}
+
+
+def bind(span: Span, scope: Scope) -> bool:
+    """Let `scope` hold for `span` and its children as long as the span lives; False when it can not be weakly held."""
     span_id = span.get_span_context().span_id
-    if outer is None:
-        own: Any = get_current().get(_KEY)
-        outer = (own, own)
     try:
-        _bound[span_id] = (scope, ref(span, lambda _: _bound.pop(span_id, None)), outer, word)  # type: ignore[func-returns-value,unused-ignore]
-    except TypeError:  # a span class of somebody else's that takes no weak references
+        _bound[span_id] = (scope, ref(span, lambda _: _bound.pop(span_id, None)))
+    except TypeError:  # a foreign span class without weak references
         return False
     return True
 
 
-def _prevailing(binding: _Binding | None, own: RequestScope | None) -> RequestScope | None:
-    """Give what holds in a context with the scope `own` and a span with `binding`."""
-    if binding is None or (own is not None and own not in binding[_OUTER]):
-        return own
-    return binding[0]
+def bound_to(span_id: int) -> Scope | None:
+    """Give the scope that is bound to a span."""
+    entry = _bound.get(span_id)
+    return None if entry is None else alive(entry[0])
 
 
-def with_scope(scope: RequestScope, context: Context) -> Context:
+def in_context(context: Context) -> Scope | None:
+    """Give the scope that `context` has, whatever its span is bound to."""
+    scope: Any = context.get(_KEY)
+    return None if scope is None else alive(scope)
+
+
+def alive(scope: Scope) -> Scope | None:
+    """Give the scope that holds where `scope` was found: the request that it is part of; None when it is over."""
+    if isinstance(scope, RequestScope):
+        if scope.joined is not None:
+            scope = scope.root()
+        return None if scope.over and scope.acting else scope
+    if scope.over or (process.serving and not scope.in_span and scope.task is None):  # type: ignore[attr-defined]
+        return None
+    return scope
+
+
+def held_by(context: Context) -> Scope | None:
+    """Give what holds in `context`, its current span first: way 1 of this room."""
+    found: Any = context.get(_KEY)
+    if found is not None:
+        found = alive(found)
+    if _bound:
+        current = get_current_span(context).get_span_context()
+        # A remote parent may be a span of this very process that called itself: still another request.
+        if (found is None or found.under != current.span_id) and not current.is_remote:
+            return bound_to(current.span_id) or found
+    return found  # type: ignore[no-any-return]
+
+
+def with_scope(scope: Scope, context: Context) -> Context:
     """Give `context` with `scope` in it."""
     return set_value(_KEY, scope, context)
 
 
-def scope_of(context: Context | None = None) -> RequestScope | None:
-    """Give the scope that holds in `context` (None: the current one), or None.
+def own_task() -> tuple[Task[Any] | None, bool]:
+    """Give the running asyncio task, if its context ends with the work that it does, and whether the task is one of a connection.
 
-    That is what the context learned inside the current span, else what is bound to the span, else what the context has from before.
-    Costs less than a microsecond; any thread.
+    A task of a connection serves one request after the other, so it is no better than a thread of a server.
     """
-    if context is None:
-        context = get_current()
-    own: Any = context.get(_KEY)
-    if _bound:
-        return _prevailing(_bound.get(get_current_span(context).get_span_context().span_id), own)
-    return own  # type: ignore[no-any-return]
+    try:
+        task = current_task()
+    except RuntimeError:
+        return None, False
+    if task is None:
+        return None, False
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    if task in process.connection_tasks or (frame is not None and frame.f_globals.get("__name__") in _CONNECTION_TASKS):
+        return None, True
+    return task, False
 
 
-def set_user(
-    user_id: object = None,
-    device_id: object = None,
-    session_id: int | None = None,
-    groups: Mapping[str, object] | None = None,
-    *,
-    opt_out: bool | None = None,
-    anonymous: bool = False,
-) -> None:
-    """Say who acts now; every span of this request that ends later, and every log record of it, belongs to them.
-
-    Inside a request (with our propagator, or the glue for its framework) it fills the request's scope, from any thread or task of it.
-    Elsewhere it holds for the current recording span and its children; of several tasks or threads under one span each keeps what it
-    said itself, and the span what was said last. Without a span it holds for the current context: a script, or a task of asyncio; on
-    a server's thread also for the next request, where neither OpenTelemetry's instrumentation nor our glue sees that one begin (an
-    excluded URL). Nothing is written on spans or baggage. What is None stays as it was. Never raises; ids are checked when an event
-    is made. Any thread.
-
-    Args:
-        user_id: the id the browser SDK uses too; integers and UUIDs become text.
-        device_id: overrides the browser's.
-        session_id: start of the session in milliseconds since 1970.
-        groups: group type to name or list of names; added to those already known.
-        opt_out: True: nothing of this request is sent (reason `opted_out`). False takes back an earlier True, not the browser's opt-out.
-        anonymous: True: known to be logged out, so the user in the browser's cookie is not the one who acts.
-    """
-    facts: dict[str, Any] = {
-        "user_id": user_id,
-        "device_id": device_id,
-        "session_id": session_id,
-        "groups": groups,
-        "opt_out": opt_out,
-        "anonymous": anonymous,
-    }
-    context = get_current()
-    own: Any = context.get(_KEY)
-    span = get_current_span(context)
-    binding = _bound.get(span.get_span_context().span_id)
-    scope = _prevailing(binding, own)
-    if scope is not None and scope.remote:
-        scope.learn(**facts)
-        return
-    if binding is not None and binding[_WORD] != _SHARED and scope is not own:
-        scope = None if own is None or own.remote else own  # what a neighbour said may be of somebody else, so it is not copied
-    scope = RequestScope() if scope is None else scope.copy()
-    scope.learn(**facts)
-    is_request = getattr(span, "kind", None) is SpanKind.SERVER
-    outer = None if binding is None else binding[_OUTER]
-    is_bound = span.is_recording() and bind(span, scope, outer, _SHARED if is_request else _SAID)
-    # A server span is one person's, so that is all. Under any other there may be many tasks, each with a context.
-    if not (is_bound and is_request):
-        attach(with_scope(scope, context))
+def caller() -> str:
+    """Give file and line of the code that called into this package."""
+    frame = sys._getframe(1)  # noqa: SLF001 -- the one way to name the line that is to be changed
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("otel_amplitude."):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-Noted = tuple[ref[Any], "RequestScope | None"]
-"""An open span, and the scope that it started in."""
-
-
-class OpenSpans:
-    """The spans of this process that have started and not ended, so that a child finds what its local parents know.
-
-    `started` and `forget` run for every span and only note and forget. At most 10,000 are remembered, the oldest
-    are forgotten first; spans are held weakly. Any thread; never raises.
-
-    Attributes:
-        forget: takes the id of a span that has ended, and a default; gives what was noted, for `scope`.
-    """
-
-    def __init__(self) -> None:
-        """Start with none."""
-        self._open: dict[int, Noted] = {}
-        self.forget: Callable[[int, None], Noted | None] = self._open.pop
-
-    def started(self, span: Span, parent_context: Context | None = None) -> None:
-        """Note a span in `on_start`; `parent_context` None means the current context, as for OpenTelemetry."""
-        scope: Any
-        if parent_context is None:
-            scope = get_current().get(_KEY)
-        else:
-            scope = parent_context.get(_KEY)
-            # aiohttp's instrumentation makes its span current but never the context it extracted: there the span leads to the scope
-            if scope is not None and (current := get_current()) is not parent_context and current.get(_KEY) is not scope:
-                bind(span, scope)
-        if _bound or (scope is not None and not scope.remote):
-            scope = self._inherit(span, parent_context, scope)
-        spans = self._open
-        spans[span.context[SPAN_ID]] = (ref(span), scope)  # type: ignore[attr-defined]
-        if len(spans) > MAX_OPEN_SPANS:
-            self._forget_oldest()
-
-    def scope(self, span: ReadableSpan, noted: Noted | None) -> RequestScope | None:
-        """Give the scope of a span that has just ended, by what was noted when it started. Most spans become no event and are never asked."""
-        started_in = None if noted is None else noted[1]
-        if _bound and (started_in is None or not started_in.remote):
-            context: Any = span.context
-            binding = None if context is None else _bound.get(context[SPAN_ID])
-            if binding is not None and binding[_WORD] != _HEARD:
-                return binding[0]
-            here, parent, own = get_current(), span.parent, started_in
-            # Ended where its parent is current, it belongs to who acts here, and not to a neighbour who spoke under the same parent.
-            if parent is not None and not parent.is_remote and get_current_span(here).get_span_context() == parent:
-                own = here.get(_KEY) or started_in  # type: ignore[assignment]
-            return _prevailing(binding or self._binding_above(parent), own)
-        return started_in
-
-    def parents(self, span: ReadableSpan) -> Iterable[ReadableSpan]:
-        """Give the open local parents of a span, from the nearest on, one by one; at most 64."""
-        context: Any = span.parent
-        return () if context is None or context[_IS_REMOTE] else self._parents(context)
-
-    def around(self, context: Context | None) -> tuple[RequestScope | None, Iterator[ReadableSpan]]:
-        """Give the scope of something that happens inside `context`, such as a log record, and the open spans around it."""
-        current = get_current_span(context).get_span_context()
-        scope = scope_of(context)
-        if _bound and (scope is None or not scope.remote):
-            scope = _prevailing(self._binding_above(current), scope)
-        return scope, self._parents(current)
-
-    def _parents(self, context: SpanContext | None) -> Iterator[ReadableSpan]:
-        for _ in range(_MAX_PARENTS):
-            # A remote parent may be a span of this very process that called itself: still another request.
-            if context is None or context.is_remote:
-                return
-            entry = self._open.get(context.span_id)
-            span = entry[0]() if entry is not None else None
-            if span is None:
-                return
-            yield span
-            context = span.parent
-
-    def _inherit(self, span: Any, parent_context: Context | None, own: RequestScope | None) -> RequestScope | None:
-        """Give the scope of a span that starts in a context with the scope `own`."""
-        parent = get_current_span(parent_context).get_span_context()
-        binding = None if parent.is_remote else _bound.get(parent.span_id)
-        word = _SHARED
-        if binding is not None:
-            scope = _prevailing(binding, own)
-            word = _HEARD if binding[_WORD] != _SHARED and scope is not own else _SHARED
-        elif own is not None and not own.remote and span.kind is SpanKind.SERVER and (parent.is_remote or not parent.is_valid):
-            # A request that no propagator made a scope for begins with an empty one: what is in the context was said before it,
-            # on this thread, maybe for somebody whose request nothing traced. Of several clients the first makes it.
-            made = _bound.get(span.context[SPAN_ID])
-            scope = RequestScope(remote=True) if made is None else made[0]
-        else:
-            return own
-        # A child that outlives the span its scope was bound to keeps it, hence the second binding, which costs only such trees.
-        # It is going to be current in the context that it started in, or in the one that is current now.
-        bind(span, scope, (own, get_current().get(_KEY)), word)  # type: ignore[arg-type]
-        return scope
-
-    def _binding_above(self, context: SpanContext | None) -> _Binding | None:
-        return next((binding for span in self._parents(context) if (binding := _bound.get(span.context[SPAN_ID]))), None)
-
-    def _forget_oldest(self) -> None:
-        try:
-            self._open.pop(next(iter(self._open)), None)
-        except (RuntimeError, StopIteration):  # another thread changed it meanwhile, so it makes room itself
-            return
+def span_id_in(context: Context) -> int:
+    """Give the id of the current span of `context`, 0 without one."""
+    return get_current_span(context).get_span_context().span_id

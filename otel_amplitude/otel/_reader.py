@@ -15,8 +15,9 @@ from otel_amplitude.convert._select import Choice, Selector
 from otel_amplitude.convert._spans import Converter
 from otel_amplitude.convert._tables import EVENT_TYPE, ROUTE, TORNADO
 from otel_amplitude.convert._view import read_status, whole_route
+from otel_amplitude.identity._open_spans import SPAN_ID, OpenSpans
 from otel_amplitude.identity._resolver import Identity
-from otel_amplitude.identity._scope import SPAN_ID, OpenSpans
+from otel_amplitude.identity._scope import RequestScope
 from otel_amplitude.log import LOGGER_NAME
 from otel_amplitude.otel._cap import Cap
 from otel_amplitude.suppression import is_suppressed
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from otel_amplitude.client import Amplitude
     from otel_amplitude.convert._assembly import Converted
-    from otel_amplitude.identity._scope import RequestScope
+    from otel_amplitude.identity._scope import Scope
     from otel_amplitude.otel._logs_api import ReadableLogRecord, ReadWriteLogRecord
 
 # What is logged about our own requests must not come back as events (opentelemetry-python.md 2.5).
@@ -98,7 +99,12 @@ class Reader:
         choice = self._selector.span(span, attributes)
         if (choice is not None or self._reads_every_span) and not is_suppressed():
             spans = self.open_spans
-            self._read(span, attributes, choice, spans.scope(span, noted), spans.parents(span), closed)
+            scope = spans.scope(span, noted)
+            if span.kind is _SERVER and isinstance(scope, RequestScope) and scope.is_inner(context) and EVENT_TYPE not in attributes:
+                return  # of an application inside the request, whose own span makes the event
+            self._read(span, attributes, choice, scope, spans.parents(span), closed)
+            if isinstance(scope, RequestScope):
+                scope.ended(context)
 
     def may_be_event(self, names: Collection[str], *, is_told: bool = False) -> bool:
         """Say whether an item with attributes of these names can become an event; by that alone, so that most need not be read whole.
@@ -137,7 +143,7 @@ class Reader:
         span: ReadableSpan,
         attributes: Mapping[str, Any],
         choice: Choice | str | None,
-        scope: RequestScope | None,
+        scope: Scope | None,
         parents: Iterable[Any],
         closed: bool = False,
         *,
@@ -186,7 +192,7 @@ class Reader:
         self,
         span: ReadableSpan,
         attributes: Mapping[str, Any],
-        scope: RequestScope | None,
+        scope: Scope | None,
         parents: Iterable[Any],
         *,
         final: bool = True,
@@ -251,7 +257,7 @@ class Reader:
         self,
         record: ReadWriteLogRecord | ReadableLogRecord,
         choice: Choice | str,
-        scope: RequestScope | None,
+        scope: Scope | None,
         parents: Iterable[Any],
         *,
         closed: bool = False,

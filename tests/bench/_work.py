@@ -75,7 +75,7 @@ def provider() -> TracerProvider:
 
 def request_context(user: str, device: str = "5f3b6c1e-8f2a-4d57-9a53-0d3c8f0c9b1a") -> Context:
     """Give the context of a request whose user is known, as the propagator and `set_user` leave it."""
-    scope = RequestScope(remote=True)
+    scope = RequestScope()
     scope.learn(user_id=user, device_id=device, session_id=1_795_300_000_000)
     return with_scope(scope, Context())
 

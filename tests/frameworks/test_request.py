@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from opentelemetry.propagators.textmap import Getter
 
-from otel_amplitude.frameworks._request import EnvironGetter
-from otel_amplitude.frameworks.starlette import HeaderGetter
+from otel_amplitude.identity._anchor import EnvironGetter, HeaderGetter
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,12 @@ def facts(scope: RequestScope) -> dict[str, Any]:
 )
 def test_round_trip(user: str | None, session: int | None, groups: dict[str, Any] | None, opt_out: bool, gpc: bool) -> None:
     """Everything that is known arrives."""
-    scope = RequestScope(remote=True)
+    scope = RequestScope()
     scope.learn(user_id=user, session_id=session, groups=groups, opt_out=opt_out)
     scope.gpc = gpc
     scope.cookie = make_cookie("0123456789", "d-12345")
     assert facts(unpack(pack(scope))) == facts(scope)
-    assert unpack(pack(scope)).remote
+    assert unpack(pack(scope)).shared
 
 
 def test_other_cookies_stay() -> None:

@@ -19,7 +19,7 @@ def extract(headers: Any, identity_headers: Any = None, context: Context | None 
     """The scope that the propagator makes of `headers`."""
     scope = scope_of(AmplitudePropagator(identity_headers or {}).extract(headers, context))
     assert scope is not None
-    assert scope.remote
+    assert scope.shared
     return scope
 
 
@@ -106,7 +106,7 @@ def test_a_broken_getter_costs_the_identity_only() -> None:
     """The request goes on with an empty scope that set_user can fill."""
     scope = scope_of(AmplitudePropagator({}).extract({}, None, Broken()))  # type: ignore[arg-type]
     assert scope is not None
-    assert (scope.remote, scope.cookie) == (True, None)
+    assert (scope.shared, scope.cookie) == (True, None)
 
 
 def test_reads_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,7 +153,7 @@ def test_captured_headers() -> None:
 
 def test_baggage_alone_is_not_this_request() -> None:
     """A click would otherwise be counted once per service."""
-    scope = RequestScope(remote=True)
+    scope = RequestScope()
     scope.baggage = {"amplitude.user_id": "u-baggage"}
     assert resolver().resolve({}, scope)[:6] == ("u-baggage", None, None, None, None, False)
     assert resolver().resolve({"device.id": "d-12345"}, scope).from_request
@@ -441,7 +441,7 @@ def test_any_input_gives_ids_amplitude_takes_or_a_reason(
     item: dict[str, Any], parent: dict[str, Any], known: tuple[Any, Any, Any], cookie: str, consent: str | None
 ) -> None:
     """Whatever is recorded, set or sent, ids are text of the right length, or there is a refusal."""
-    scope, above = RequestScope(remote=True), Parent()
+    scope, above = RequestScope(), Parent()
     above.attributes = parent
     scope.learn(user_id=known[0], device_id=known[1], session_id=known[2])
     scope.cookie = cookie
@@ -459,7 +459,7 @@ ids = values | st.sampled_from(["u-12345", "user-0000000001", "u-1", " u-1234567
 @given(st.dictionaries(explicit, ids), st.tuples(ids, ids, ids), st.booleans(), st.none() | st.just("user-{id}"))
 def test_the_short_way_and_the_long_way_agree(item: dict[str, Any], known: tuple[Any, Any, Any], anonymous: bool, form: str | None) -> None:
     """Where only attributes of ours and set_user name anybody, the quick decision is the one that all sources would give."""
-    ours, scope = resolver(user_id_format=form), RequestScope(remote=True)
+    ours, scope = resolver(user_id_format=form), RequestScope()
     scope.learn(user_id=known[0], device_id=known[1], session_id=known[2], anonymous=anonymous)
     short = ours.resolve(item, scope)
     told = ours.short_ids
@@ -485,7 +485,7 @@ def test_the_short_way_beside_a_cookie_agrees(
     known: tuple[Any, Any, Any], anonymous: bool, device: str, user: str | None, session: int | None, last: int, out: bool
 ) -> None:
     """Where set_user and the browser's cookie name somebody, the quick decision is the one that all sources would give."""
-    ours, scope = resolver(), RequestScope(remote=True)
+    ours, scope = resolver(), RequestScope()
     scope.learn(user_id=known[0], device_id=known[1], session_id=known[2], anonymous=anonymous)
     scope.cookie = make_cookie(KEY, device, user, session, last_event_ms=last, opt_out=out)
     assert ours.resolve({}, scope) == ours._decide((), scope, NOW)[0]

@@ -1,0 +1,207 @@
+"""The spans that are open, each with the scope that it started in; and what a request span means for the scope of its request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
+
+from opentelemetry.context import Context, get_current
+from opentelemetry.trace import Span, SpanContext, SpanKind, get_current_span
+
+from otel_amplitude.identity._current import frameworks_scope, scope_of
+from otel_amplitude.identity._propagator import installed
+from otel_amplitude.identity._scope import (
+    _KEY,
+    LocalScope,
+    RequestScope,
+    Scope,
+    _bound,
+    alive,
+    bind,
+    bound_to,
+    held_by,
+    process,
+)
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+MAX_OPEN_SPANS: Final = 10_000
+_MAX_PARENTS: Final = 64
+# Where a SpanContext, which is a tuple, has these. Its properties cost three times as much, and this runs twice a span.
+SPAN_ID: Final = 1
+_IS_REMOTE: Final = 2
+_SERVER: Final = SpanKind.SERVER
+_INTERNAL: Final = SpanKind.INTERNAL
+_METHODS: Final = ("http.request.method", "http.method")
+
+Noted = tuple["ref[Any]", "Scope | None"]
+"""An open span, and the scope that it started in."""
+
+
+class OpenSpans:
+    """The spans of this process that have started and not ended, so that a child finds what its local parents know.
+
+    `started` and `forget` run for every span and only note and forget. At most 10,000 are remembered, the oldest
+    are forgotten first; spans are held weakly. Any thread; never raises.
+
+    Attributes:
+        forget: takes the id of a span that has ended, and a default; gives what was noted, for `scope`.
+    """
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._open: dict[int, Noted] = {}
+        self.forget: Callable[[int, None], Noted | None] = self._open.pop
+
+    def started(self, span: Span, parent_context: Context | None = None) -> None:
+        """Note a span in `on_start`; `parent_context` None means the current context, as for OpenTelemetry."""
+        sdk_span: Any = span
+        scope: Any
+        if parent_context is None:
+            scope = get_current().get(_KEY)
+            if scope is None or not scope.shared or _bound:
+                scope = _found(sdk_span, get_current(), scope)
+        else:
+            scope = parent_context.get(_KEY)
+            parent, kind = sdk_span.parent, sdk_span.kind
+            if kind is _SERVER and (parent is None or parent[_IS_REMOTE]):
+                scope = _request_started(sdk_span, scope)
+            elif kind is _INTERNAL and parent is not None and parent[_IS_REMOTE] and _is_left_behind(sdk_span, scope):
+                scope = _beside(sdk_span)
+            elif scope is None or not scope.shared or _bound:
+                scope = _found(sdk_span, parent_context, scope)
+            elif (current := get_current()) is not parent_context and current.get(_KEY) is not scope:
+                bind(span, scope)  # it will be current in a context that does not lead to the scope
+            if kind is _INTERNAL and scope is not None and scope.shared and _is_request(sdk_span):
+                scope.root().note_inner(span)  # what an instrumentation makes of an application inside a request
+        spans = self._open
+        spans[sdk_span.context[SPAN_ID]] = (ref(span), scope)
+        if len(spans) > MAX_OPEN_SPANS:
+            self._forget_oldest()
+
+    def scope(self, span: ReadableSpan, noted: Noted | None) -> Scope | None:
+        """Give the scope of a span that has just ended, by what was noted when it started. Most spans become no event and are never asked."""
+        started_in = None if noted is None else noted[1]
+        if isinstance(started_in, RequestScope):
+            return started_in.root()
+        context: Any = span.context
+        if not _bound or context is None:
+            return started_in and alive(started_in)
+        bound = bound_to(context[SPAN_ID])
+        if bound is not None and (bound.shared or bound.under == context[SPAN_ID]):
+            return bound
+        here, parent = get_current(), span.parent
+        # Ended where its parent is current, it belongs to the task that works here, not to a neighbouring one under the same parent.
+        if parent is not None and not parent.is_remote and get_current_span(here).get_span_context() == parent:
+            bound = held_by(here) or bound
+        return bound or self._bound_above(parent, None) or (started_in and alive(started_in))
+
+    def parents(self, span: ReadableSpan) -> Iterable[ReadableSpan]:
+        """Give the open local parents of a span, from the nearest on, one by one; at most 64."""
+        context: Any = span.parent
+        return () if context is None or context[_IS_REMOTE] else self._parents(context)
+
+    def around(self, context: Context | None) -> tuple[Scope | None, Iterator[ReadableSpan]]:
+        """Give the scope of something that happens inside `context`, such as a log record, and the open spans around it."""
+        current = get_current_span(context).get_span_context()
+        scope = scope_of(context)
+        if _bound and (scope is None or not scope.shared):
+            scope = self._bound_above(current, scope) or scope
+        return scope, self._parents(current)
+
+    def _parents(self, context: SpanContext | None) -> Iterator[ReadableSpan]:
+        for _ in range(_MAX_PARENTS):
+            # A remote parent may be a span of this very process that called itself: still another request.
+            if context is None or context.is_remote:
+                return
+            entry = self._open.get(context.span_id)
+            span = entry[0]() if entry is not None else None
+            if span is None:
+                return
+            yield span
+            context = span.parent
+
+    def _bound_above(self, context: SpanContext | None, own: Scope | None) -> Scope | None:
+        """Give what the nearest of the open spans is bound to, unless `own` was said under a nearer one."""
+        for span in self._parents(context):
+            span_id = span.context[SPAN_ID]
+            if own is not None and own.under == span_id:
+                return own
+            if (bound := bound_to(span_id)) is not None:
+                return bound
+        return None
+
+    def _forget_oldest(self) -> None:
+        try:
+            self._open.pop(next(iter(self._open)), None)
+        except (RuntimeError, StopIteration):  # another thread changed it meanwhile, so it makes room itself
+            return
+
+
+def _found(span: Any, context: Context, own: Scope | None) -> Scope | None:
+    """Give the scope of a span that starts in a context which has no request's, or while some spans are bound."""
+    current = get_current()
+    found = held_by(context)
+    if (found is None or not found.shared) and span.kind is _SERVER and (span.parent is None or span.parent[_IS_REMOTE]):
+        return _request_started(span, own)
+    if found is None and context is current:
+        found = frameworks_scope()
+    if found is not None and current.get(_KEY) is not found:
+        bind(span, found)
+    return found
+
+
+def _request_started(span: Any, own: Scope | None) -> RequestScope:
+    """Give the scope of a request whose span starts in a context with the scope `own`."""
+    process.serving = True
+    if isinstance(own, RequestScope) and not own.acting:
+        scope = own
+        if get_current().get(_KEY) is not scope:  # aiohttp's and Starlette's instrumentations attach the span alone
+            bind(span, scope)
+    else:
+        bound = bound_to(span.context[SPAN_ID])
+        if isinstance(bound, RequestScope):  # the processor of another client made it
+            return bound
+        if isinstance(own, LocalScope):
+            process.overtake(own)
+        installed.put_back()
+        waiting = frameworks_scope()
+        scope = RequestScope() if waiting is None or waiting.is_begun else waiting
+        bind(span, scope)
+    outer, scope.outer = scope.outer, None
+    if isinstance(outer, LocalScope):
+        process.overtake(outer)
+    elif isinstance(outer, RequestScope) and scope.joined is None and outer.root() is not scope and outer.root().is_open:
+        scope.join(outer.root())
+    request = scope.root()
+    if request.has_open_span and request.request_span is not span:
+        request.note_inner(span)
+    else:
+        request.started(span)
+    return scope
+
+
+def _is_left_behind(span: Any, scope: Scope | None) -> bool:
+    """Whether a request starts in the context of the request before.
+
+    OpenTelemetry's WSGI middleware leaves its context on the thread if the server closes a body before its first step. The next request
+    on the thread then has an INTERNAL span with a remote parent: beside the span of the request before, not below it.
+    """
+    return isinstance(scope, RequestScope) and scope.is_begun and scope.request_span is not span and _is_request(span)
+
+
+def _beside(span: Any) -> RequestScope:
+    """Give the empty scope of a request that starts in the context of the request before; its events are refused."""
+    bound = bound_to(span.context[SPAN_ID])
+    if isinstance(bound, RequestScope):  # the processor of another client made it
+        return bound
+    scope = RequestScope()
+    bind(span, scope)
+    return scope
+
+
+def _is_request(span: Any) -> bool:
+    attributes = span.attributes or ()
+    return any(name in attributes for name in _METHODS)
