@@ -12,7 +12,7 @@ from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.trace import get_current_span
 
 from otel_amplitude.identity._bodies import Body, Within
-from otel_amplitude.identity._scope import RequestScope, entered, with_scope
+from otel_amplitude.identity._scope import RequestScope, entered, held_by, with_scope
 
 _UID: Final = "otel_amplitude"
 
@@ -64,8 +64,15 @@ class _Close:
             Within(self.scope).run(self._close)
 
 
-class FlaskSignal:
-    """Lets each request of Flask have its scope before its first hook, so that its body has it although nothing asks for it before."""
+_ATTACHED: Final = "otel_amplitude.attached"
+
+
+class FlaskSignals:
+    """Lets each request of Flask have its scope before its first hook, so that its body has it although nothing asks for it before.
+
+    A request that is served in-process inside another one of the same kind (a test client in a view) is not part of it: there the scope is
+    attached from Flask's `request_started`, before all hooks, to `request_tearing_down`, after all teardown functions.
+    """
 
     def __init__(self) -> None:
         """Connect nothing yet."""
@@ -78,14 +85,24 @@ class FlaskSignal:
             self._begin = begin
             with suppress(RuntimeError):  # an old Flask without blinker has no signals
                 flask.request_started.connect(self._started, weak=False)
+                flask.request_tearing_down.connect(self._tearing_down, weak=False)
 
     def _started(self, _app: object, **_: object) -> None:
         environ = flask_environ()
-        if environ is not None and self._begin is not None:
-            self._begin(environ)
+        if environ is None or self._begin is None:
+            return
+        current = get_current()
+        here, scope = held_by(current), self._begin(environ)
+        if isinstance(here, RequestScope) and here.kind == scope.kind and here is not scope.root():
+            environ[_ATTACHED] = attach(with_scope(scope, current))
+
+    def _tearing_down(self, _app: object, **_: object) -> None:
+        token = (flask_environ() or {}).pop(_ATTACHED, None)
+        if token is not None:
+            detach(token)
 
 
-flask_signal: Final = FlaskSignal()
+flask_signals: Final = FlaskSignals()
 
 
 # Django

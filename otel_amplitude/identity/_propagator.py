@@ -14,7 +14,7 @@ from opentelemetry.propagators.textmap import CarrierT, Getter, Setter, TextMapP
 
 from otel_amplitude.errors import ConfigurationError
 from otel_amplitude.identity._anchor import CELERY, WSGI, EnvironGetter, anchor, anchored, kind_of
-from otel_amplitude.identity._frameworks import carry_into_flask_body, django_signals, flask_signal
+from otel_amplitude.identity._frameworks import carry_into_flask_body, django_signals, flask_signals
 from otel_amplitude.identity._headers import (
     COOKIE,
     GPC,
@@ -204,7 +204,7 @@ def global_propagators() -> list[TextMapPropagator]:
 
 def connect_frameworks() -> None:
     """Connect to the signals of Flask and Django, if they are loaded. They tell of requests that no instrumentation sees."""
-    flask_signal.connect(_begin)
+    flask_signals.connect(_begin)
     django_signals.connect(_begin)
 
 
