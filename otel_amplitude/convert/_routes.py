@@ -50,31 +50,36 @@ class _Template(NamedTuple):
         return _Template(self.segments + other.segments, other.is_open)
 
 
-def join(outer: str, inner: Iterable[str], path: str) -> str:
-    """Give the whole route of a request whose application is mounted in another one; `""` when none is known.
+def join(outer: str, inner: Iterable[str], path: str) -> str | None:
+    """Give the whole route of a request whose application is mounted in another one; None where the halves do not fit its path.
 
     Each half of `inner` is tried as it is, if it begins with what is joined already (some frameworks write whole routes), then
-    appended; each step must fit the beginning of the path and the last one all of it. What does not fit is not joined: then `outer`
-    stays. Where a proxy or a server puts the application under a prefix of its own, the halves fit the end of the path instead; that
-    prefix is no part of the route, since it may be anybody's name. The path itself is only compared with: no part of it gets into a
-    route. The path `/` is its own route.
+    appended; each step must fit the beginning of the path and the last one all of it. Where a proxy or a server puts the application
+    under a prefix of its own, the halves fit the end of the path instead; that prefix is no part of the route, since it may be
+    anybody's name. The path itself is only compared with: no part of it gets into a route.
 
-    >>> join("/shop", ["/items/{id}"], "/shop/items/7"), join("", [], "/"), join("/v2", ["/x"], "/v2/y")
-    ('/shop/items/{id}', '/', '/v2')
+    >>> join("/shop", ["/items/{id}"], "/shop/items/7"), join("/v2", ["/x"], "/v2/y")
+    ('/shop/items/{id}', None)
 
     Args:
-        outer: the route of the request's own span, as its instrumentation wrote it.
+        outer: the route of the request's own span, as its instrumentation wrote it; `""` when it has none.
         inner: those of the applications inside, the outermost first.
         path: the request's, without query.
     """
     halves = [_template_of(half) for half in inner if half]
-    parts = [part for part in path[:_MAX_ROUTE].split("/") if part]
-    if halves and path and len(parts) <= _MAX_SEGMENTS:
-        begin = _template_of(outer)
-        for skipped in range(len(parts) + 1) if _is_literal(begin.segments or halves[0].segments) else (0,):
-            if (whole := _joined(begin, halves, parts[skipped:])) is not None:
-                return "/" + "/".join(whole.segments)
-    return normalise(outer) or ("/" if path and not parts else "")
+    parts = parts_of(path[:_MAX_ROUTE])
+    if not halves or not path or len(parts) > _MAX_SEGMENTS:
+        return None
+    begin = _template_of(outer)
+    for skipped in range(len(parts) + 1) if _is_literal(begin.segments or halves[0].segments) else (0,):
+        if (whole := _joined(begin, halves, parts[skipped:])) is not None:
+            return "/" + "/".join(whole.segments)
+    return None
+
+
+def parts_of(path: str) -> list[str]:
+    """Give what stands between the slashes of a path or a route."""
+    return [part for part in path.split("/") if part]
 
 
 def _joined(whole: _Template, halves: Iterable[_Template], parts: Sequence[str]) -> _Template | None:
@@ -106,7 +111,7 @@ def _segment_fits(segment: str, part: str) -> bool:
 
 @lru_cache(maxsize=1_024)
 def _template_of(route: str) -> _Template:
-    segments = tuple(segment for segment in normalise(route).split("/") if segment)
+    segments = tuple(parts_of(normalise(route)))
     return _Template(segments, bool(segments) and "{" in segments[-1] and _OPEN.search(route) is not None)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry.trace import SpanKind
 
-from otel_amplitude.convert._routes import join, normalise
+from otel_amplitude.convert._routes import normalise
 from otel_amplitude.convert._tables import EMITTED, EVENT_TYPE, METHOD, ROUTE, SKIP, STATUS, TARGET, TORNADO, URL
 
 if TYPE_CHECKING:
@@ -81,16 +81,6 @@ def read_route(attributes: Mapping[str, Any], span: ReadableSpan | None) -> str:
         path = (span.name or "").partition(" ")[2]
         return normalise(path) if path.startswith("/") else ""
     return ""
-
-
-def whole_route(attributes: Mapping[str, Any], inner: Iterable[str]) -> str | None:
-    """Give the whole route of a request with its mounted applications' halves; None when its span has it already, or nothing is known."""
-    route = attributes.get(ROUTE)
-    if (route and not inner) or TORNADO in attributes:
-        return None
-    given = route if isinstance(route, str) else ""
-    whole = join(given, inner, read_path(attributes))
-    return whole if whole and whole != given else None
 
 
 class View(Protocol):

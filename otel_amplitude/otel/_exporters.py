@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_amplitude.client import Amplitude
 from otel_amplitude.config import Config
+from otel_amplitude.convert.mounts import InnerRoutes
 from otel_amplitude.errors import InvalidEventError
 from otel_amplitude.otel._logs_api import LogRecordExporter, LogRecordExportResult
 from otel_amplitude.otel._reader import reader_of
@@ -78,7 +79,9 @@ class AmplitudeSpanExporter(Settling, SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Hand the spans over and wait; FAILURE means that some are not settled yet, and the client goes on trying."""
-        return SpanExportResult.SUCCESS if self._settle(self._reader.exported_span, spans) else SpanExportResult.FAILURE
+        inner = InnerRoutes(spans)
+        settled = self._settle(lambda span: self._reader.exported_span(span, inner=inner.of(span)), spans)
+        return SpanExportResult.SUCCESS if settled else SpanExportResult.FAILURE
 
 
 class AmplitudeLogRecordExporter(Settling, LogRecordExporter):

@@ -14,7 +14,8 @@ from otel_amplitude.convert._exposures import FLAG_EVENTS
 from otel_amplitude.convert._select import Choice, Selector
 from otel_amplitude.convert._spans import Converter
 from otel_amplitude.convert._tables import EVENT_TYPE, ROUTE, TORNADO
-from otel_amplitude.convert._view import read_status, whole_route
+from otel_amplitude.convert._view import read_status
+from otel_amplitude.convert.mounts import whole_route
 from otel_amplitude.identity._open_spans import SPAN_ID, OpenSpans
 from otel_amplitude.identity._resolver import Identity
 from otel_amplitude.identity._scope import RequestScope
@@ -120,13 +121,13 @@ class Reader:
         """The attributes that identity reads, of an item or of the spans above it."""
         return self._resolver.attributes
 
-    def exported_span(self, span: ReadableSpan, parents: Iterable[Any] = (), inner: Iterable[str] = (), *, final: bool = True) -> Outcome:
+    def exported_span(self, span: ReadableSpan, parents: Iterable[Any] = (), inner: Sequence[str] = (), *, final: bool = True) -> Outcome:
         """Read a span in `export`, where instrumentation is always suppressed and no context is left; or one from elsewhere.
 
         Args:
             span: an ended span.
             parents: its local parents, nearest first, where they are known; only their `attributes` are read.
-            inner: the routes of applications mounted inside its own that came with it, see `inner_routes`.
+            inner: the routes of applications mounted inside its own, see `InnerRoutes`.
             final: whether the parents are all there are. If not, an item of which no user is known (under consent=gpc, any) is left as it
                 is: `Outcome.WAITS`.
         """
@@ -325,7 +326,7 @@ class Reader:
         self._client.log.error("conversion.failed", error=self._client.log.raised(error))
 
 
-def _routed(attributes: Mapping[str, Any], inner: Iterable[str]) -> Mapping[str, Any]:
+def _routed(attributes: Mapping[str, Any], inner: Sequence[str]) -> Mapping[str, Any]:
     """Give the attributes of a request's span with its whole route."""
     route = whole_route(attributes, inner)
     return attributes if route is None else {**attributes, ROUTE: route}

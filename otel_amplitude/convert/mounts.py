@@ -1,0 +1,180 @@
+"""The halves of a route: those of applications that are mounted inside the one whose span the request has.
+
+Theory of operation
+===================
+
+An instrumentation knows the routes of one application. Where applications, routers or mounts lie inside each other, the request's span has
+the outermost half of the route, such as `/shop`, or none. The other halves come from two places:
+
+* **Inner spans.** OpenTelemetry's instrumentations make an INTERNAL span with the inner route for each application inside. In process the
+  request's scope keeps these spans, in a file they are looked for in the same document (`InnerRoutes`).
+* **The ASGI scope.** Starlette (from 1.0) and FastAPI leave the route object that they chose in it; the way from the application's routes
+  to this object gives the templates of the mounts that have no span (`_routes_found`).
+
+`join` in `_routes` puts the halves together, and compares each step with the path of the request. Neither the path, nor `root_path`, nor
+`SCRIPT_NAME` is ever a source: they hold real values, such as the name of a tenant.
+
+**Raw text.** Some instrumentations write the path itself where their search for a template fails (routing by host names). `without_values`
+recognises it, because the values of parameters stand in it, and removes it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from opentelemetry.trace import SpanKind
+
+from otel_amplitude.convert._routes import join, normalise, parts_of
+from otel_amplitude.convert._tables import METHOD, ROUTE, TORNADO
+from otel_amplitude.convert._view import read_path
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+_MAX_ABOVE: Final = 64
+_MAX_DEPTH: Final = 8
+_MAX_KNOWN: Final = 1_024
+
+
+def inner_route(span: ReadableSpan) -> str:
+    """Give the route of a span that an instrumentation made for an application inside the request; `""` for any other span."""
+    attributes = span.attributes or {}
+    route = attributes.get(ROUTE)
+    return route if isinstance(route, str) and any(name in attributes for name in METHOD) else ""
+
+
+class InnerRoutes:
+    """Finds the inner routes of requests among spans that came together; nothing is kept where no span has one."""
+
+    def __init__(self, spans: Iterable[ReadableSpan]) -> None:
+        """Look through these spans, which may be in any order."""
+        spans = list(spans)
+        inner = [span for span in spans if span.kind is SpanKind.INTERNAL and span.parent is not None and inner_route(span)]
+        by_key = {_key(span.context): span for span in spans if span.context is not None} if inner else {}
+        self._found: dict[tuple[int, int], list[ReadableSpan]] = {}
+        for span in inner:
+            request = _request_above(span, by_key)
+            if request is not None:
+                self._found.setdefault(_key(request.context), []).append(span)
+
+    def of(self, span: ReadableSpan) -> list[str]:
+        """Give the routes inside the request of `span`, the outermost first."""
+        if not self._found or span.context is None:
+            return []
+        return [inner_route(inner) for inner in sorted(self._found.get(_key(span.context), ()), key=lambda inner: inner.start_time or 0)]
+
+
+def _key(context: Any) -> tuple[int, int]:
+    return context.trace_id, context.span_id
+
+
+def _request_above(span: ReadableSpan, by_key: Mapping[tuple[int, int], ReadableSpan]) -> ReadableSpan | None:
+    for _ in range(_MAX_ABOVE):
+        parent = span.parent
+        above = None if parent is None or parent.is_remote else by_key.get(_key(parent))
+        if above is None:
+            return None
+        if above.kind is SpanKind.SERVER:
+            return above
+        span = above
+    return None
+
+
+class _Found(NamedTuple):
+    """The templates under which a route can be reached from an application; both are kept, so that their ids stay theirs."""
+
+    app: object
+    route: object
+    templates: tuple[str, ...]
+    normalised: frozenset[str]
+
+
+_NONE: Final = _Found(None, None, (), frozenset())
+# By the ids of application and route.
+_known: dict[tuple[int, int], _Found] = {}
+
+
+def _routes_found(scope: Mapping[str, Any]) -> _Found:
+    """Give the templates of the route in an ASGI scope, of which there are several where it lies in several mounts. Never raises.
+
+    The routers of the application are searched at the first request of a route only.
+    """
+    app, route = scope.get("app"), scope.get("route")
+    template = getattr(route, "path", None)
+    if not isinstance(template, str) or _children(route) is not None:  # a mount is no end: what it serves has its own routes, or none
+        return _NONE
+    found = _known.get((id(app), id(route)))
+    if found is None:
+        try:
+            templates = tuple(dict.fromkeys(_ways(getattr(app, "routes", ()), route, "", 0))) or (template,)
+        except Exception:  # a router class of the application's own
+            templates = (template,)
+        found = _Found(app, route, templates, frozenset(map(normalise, templates)))
+        if len(_known) >= _MAX_KNOWN:
+            _known.clear()
+        _known[id(app), id(route)] = found
+    return found
+
+
+def _children(route: object) -> Any:
+    """Give the routes below a mount, a router or a host; None for a route that ends in a view."""
+    return None if hasattr(route, "endpoint") else getattr(route, "routes", None)
+
+
+def _ways(routes: Iterable[Any], wanted: object, prefix: str, depth: int) -> Iterator[str]:
+    contexts = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", None)
+    for route in routes if contexts is None else contexts(routes):
+        original = getattr(route, "original_route", route)
+        path: str = getattr(route, "path", None) or getattr(original, "path", "")
+        if original is wanted or route is wanted:
+            yield prefix + path
+        elif depth < _MAX_DEPTH and (children := _children(original)) is not None:
+            yield from _ways(children, wanted, prefix + path, depth + 1)
+
+
+def whole_route(attributes: Mapping[str, Any], inner: Sequence[str] = (), asgi: Mapping[str, Any] | None = None) -> str | None:
+    """Give the whole route of a request; None where its span has it already, `""` where it has none but raw text.
+
+    Args:
+        attributes: of the request's span.
+        inner: the routes of the applications inside, the outermost first.
+        asgi: the ASGI scope of the request.
+    """
+    given = attributes.get(ROUTE)
+    given = given if isinstance(given, str) else ""
+    found = _NONE if asgi is None else _routes_found(asgi)
+    parameters = None if asgi is None or normalise(given) in found.normalised else asgi.get("path_params")
+    is_whole = normalise(given) in found.normalised if found.templates else bool(given) and not parameters
+    if (is_whole and not inner) or (TORNADO in attributes and not given):  # Tornado's route stands in the name of the span
+        return None
+    path = read_path(attributes)
+    if given and parameters:
+        given = without_values(given, path, parameters)
+    joined = (join(given, [*inner, template], path) for template in found.templates or ("",))
+    whole = next((route for route in joined if route is not None), None)
+    if whole is None:
+        whole = normalise(given) or ("/" if path and not parts_of(path) else "")
+    return None if whole == attributes.get(ROUTE, "") else whole
+
+
+def without_values(route: str, path: str, parameters: Mapping[str, Any]) -> str:
+    """Give a route in which no values of the request's parameters stand; `""` where it can not be told which part they are.
+
+    Args:
+        route: as an instrumentation wrote it; only one as long as the path is looked at, since a template of a mount is shorter.
+        path: of the request.
+        parameters: those that the routers found, by name.
+    """
+    parts = parts_of(normalise(route))
+    if len(parts) != len(parts_of(path)):
+        return route
+    for name, value in parameters.items():
+        text = str(value)
+        if "{" + name + "}" in parts or not any(text in part for part in parts if "{" not in part):
+            continue
+        if parts.count(text) != 1:
+            return ""
+        parts[parts.index(text)] = "{" + name + "}"
+    return "/" + "/".join(parts)
