@@ -16,6 +16,7 @@ _MAX_ROUTE: Final = 2_048
 # A parameter that may hold slashes: `{name:path}`, `<path:name>`, `{tail:.*}`, `*rest`, `(?P<rest>.+)`.
 _OPEN: Final = re.compile(r":path\b|<path:|\.[*+]|(?:^|/)\*")
 _MAX_SEGMENTS: Final = 64
+_MAX_HALVES: Final = 8
 
 
 @lru_cache(maxsize=4_096)
@@ -66,12 +67,12 @@ def join(outer: str, inner: Iterable[str], path: str) -> str | None:
         inner: those of the applications inside, the outermost first.
         path: the request's, without query.
     """
-    halves = [_template_of(half) for half in inner if half]
+    halves = [_template_of(half) for half in inner if half][:_MAX_HALVES]
     parts = parts_of(path[:_MAX_ROUTE])
     if not halves or not path or len(parts) > _MAX_SEGMENTS:
         return None
     begin = _template_of(outer)
-    for skipped in range(len(parts) + 1) if _is_literal(begin.segments or halves[0].segments) else (0,):
+    for skipped in range(max(1, len(parts))) if _is_literal(begin.segments or halves[0].segments) else (0,):
         if (whole := _joined(begin, halves, parts[skipped:])) is not None:
             return "/" + "/".join(whole.segments)
     return None
@@ -82,13 +83,16 @@ def parts_of(path: str) -> list[str]:
     return [part for part in path.split("/") if part]
 
 
-def _joined(whole: _Template, halves: Iterable[_Template], parts: Sequence[str]) -> _Template | None:
-    for half in halves:
-        candidates = [half] if half.segments[: len(whole.segments)] == whole.segments else []
-        candidates.append(whole.then(half))
-        fitting = (candidate for candidate in candidates if _fits(candidate, parts, whole=False))
-        whole = next(fitting, whole)
-    return whole if _fits(whole, parts, whole=True) else None
+def _joined(whole: _Template, halves: Sequence[_Template], parts: Sequence[str]) -> _Template | None:
+    if not halves:
+        return whole if _fits(whole, parts, whole=True) else None
+    half, *others = halves
+    candidates = [half] if half.segments[: len(whole.segments)] == whole.segments else []
+    candidates.append(whole.then(half))
+    if half.segments and half.segments == whole.segments[-len(half.segments) :]:
+        candidates.append(whole)  # it says the same again
+    fitting = (candidate for candidate in candidates if _fits(candidate, parts, whole=False))
+    return next((found for candidate in fitting if (found := _joined(candidate, others, parts)) is not None), None)
 
 
 def _fits(template: _Template, parts: Sequence[str], *, whole: bool) -> bool:

@@ -127,7 +127,7 @@ def _ways(routes: Iterable[Any], wanted: object, prefix: str, depth: int) -> Ite
     contexts = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", None)
     for route in routes if contexts is None else contexts(routes):
         original = getattr(route, "original_route", route)
-        path: str = getattr(route, "path", None) or getattr(original, "path", "")
+        path = str(getattr(route, "path", None) or getattr(original, "path", ""))
         if original is wanted or route is wanted:
             yield prefix + path
         elif depth < _MAX_DEPTH and (children := _children(original)) is not None:
