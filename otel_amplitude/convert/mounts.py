@@ -22,16 +22,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
 
 from otel_amplitude.convert._routes import join, normalise, parts_of
 from otel_amplitude.convert._tables import METHOD, ROUTE, TORNADO
 from otel_amplitude.convert._view import read_path
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
 
 _MAX_ABOVE: Final = 64
 _MAX_DEPTH: Final = 8
@@ -49,8 +47,8 @@ class InnerRoutes:
     """Finds the inner routes of requests among spans that came together; nothing is kept where no span has one."""
 
     def __init__(self, spans: Iterable[ReadableSpan]) -> None:
-        """Look through these spans, which may be in any order."""
-        spans = list(spans)
+        """Look through these spans, which may be in any order; what is no span is passed over."""
+        spans = [span for span in spans if isinstance(span, ReadableSpan)]
         inner = [span for span in spans if span.kind is SpanKind.INTERNAL and span.parent is not None and inner_route(span)]
         by_key = {_key(span.context): span for span in spans if span.context is not None} if inner else {}
         self._found: dict[tuple[int, int], list[ReadableSpan]] = {}
