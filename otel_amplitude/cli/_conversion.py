@@ -12,7 +12,7 @@ the client delivers on its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import IO, Final, NamedTuple
 
@@ -27,6 +27,7 @@ from otel_amplitude.config import Config
 from otel_amplitude.convert.ancestors import Ancestors, Line, Waiting, above
 from otel_amplitude.convert.documents import Document
 from otel_amplitude.convert.looks import looks_json
+from otel_amplitude.convert.mounts import InnerRoutes
 from otel_amplitude.convert.otlp import find_all
 from otel_amplitude.convert.recorded import Recorded, Resources, guarded
 from otel_amplitude.delivery.parcel import Parcel
@@ -105,6 +106,15 @@ class _Waiter(NamedTuple):
     above: int
     place: Place
     size: int
+    inner: Sequence[str] = ()
+
+
+def _links(items: Iterable[Recorded]) -> Iterator[tuple[int, int, int]]:
+    """Give what hangs on which local parent."""
+    for item in items:
+        ids = item.ids() if item.is_span else None
+        if ids is not None and ids.parent_id and not ids.is_remote:
+            yield ids.trace_id, ids.span_id, ids.parent_id
 
 
 class Conversion(AbstractContextManager["Conversion"]):
@@ -173,13 +183,17 @@ class Conversion(AbstractContextManager["Conversion"]):
 
     def _items(self, found: Iterator[Recorded], number: int, wrong: list[str]) -> int:
         items = [*self._noted(found, wrong)]
+        read: list[tuple[int, Recorded, ReadableSpan | ReadableLogRecord]] = []
         for index, item in enumerate(items):
             if not self._reader.may_be_event(item.names(), is_told=item.is_told()):
                 self._not_chosen += 1
-                continue
-            whole = guarded(item.read, wrong, item.where)
-            if whole is not None:
-                self._offer(_Waiter(whole, above(item.ids(), is_span=item.is_span), (number, index), item.size))
+            elif (whole := guarded(item.read, wrong, item.where)) is not None:
+                read.append((index, item, whole))
+        spans = (whole for _, _, whole in read if isinstance(whole, ReadableSpan))
+        mounted = InnerRoutes(spans, _links(items))
+        for index, item, whole in read:
+            inner = mounted.of(whole) if isinstance(whole, ReadableSpan) else ()
+            self._offer(_Waiter(whole, above(item.ids(), is_span=item.is_span), (number, index), item.size, inner))
         self._decide(self._waiting.too_many())
         return len(items)
 
@@ -214,7 +228,7 @@ class Conversion(AbstractContextManager["Conversion"]):
         whole, final = item.whole, final or not line.missing
         try:
             if isinstance(whole, ReadableSpan):
-                outcome = self._reader.exported_span(whole, line.parents, final=final)
+                outcome = self._reader.exported_span(whole, line.parents, item.inner, final=final)
             else:
                 outcome = self._reader.exported_log(whole, line.parents, final=final)
         except Exception as error:  # as in an application: one item that can not be converted is counted, the others go on

@@ -21,7 +21,7 @@ recognises it, because the values of parameters stand in it, and removes it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -46,16 +46,25 @@ def inner_route(span: ReadableSpan) -> str:
 class InnerRoutes:
     """Finds the inner routes of requests among spans that came together; nothing is kept where no span has one."""
 
-    def __init__(self, spans: Iterable[ReadableSpan]) -> None:
-        """Look through these spans, which may be in any order; what is no span is passed over."""
-        spans = [span for span in spans if isinstance(span, ReadableSpan)]
-        inner = [span for span in spans if span.kind is SpanKind.INTERNAL and span.parent is not None and inner_route(span)]
-        by_key = {_key(span.context): span for span in spans if span.context is not None} if inner else {}
+    def __init__(self, spans: Iterable[ReadableSpan], above: Iterable[tuple[int, int, int]] = ()) -> None:
+        """Look through these spans, which may be in any order; what is no span is passed over.
+
+        Args:
+            spans: at least those of requests and those with a route.
+            above: trace id, span id and local parent's span id of further spans, which may lie between them.
+        """
+        found = [span for span in spans if isinstance(span, ReadableSpan)]
+        inner = [span for span in found if span.kind is SpanKind.INTERNAL and span.context is not None and inner_route(span)]
         self._found: dict[tuple[int, int], list[ReadableSpan]] = {}
+        if not inner:
+            return
+        links = {(trace_id, span_id): (trace_id, parent_id) for trace_id, span_id, parent_id in above}
+        links |= {_key(span.context): _key(span.parent) for span in found if _has_local_parent(span)}
+        requests = {_key(span.context) for span in found if span.kind is SpanKind.SERVER and span.context is not None}
         for span in inner:
-            request = _request_above(span, by_key)
+            request = _request_above(_key(span.context), links, requests)
             if request is not None:
-                self._found.setdefault(_key(request.context), []).append(span)
+                self._found.setdefault(request, []).append(span)
 
     def of(self, span: ReadableSpan) -> list[str]:
         """Give the routes inside the request of `span`, the outermost first."""
@@ -68,15 +77,18 @@ def _key(context: Any) -> tuple[int, int]:
     return context.trace_id, context.span_id
 
 
-def _request_above(span: ReadableSpan, by_key: Mapping[tuple[int, int], ReadableSpan]) -> ReadableSpan | None:
+def _has_local_parent(span: ReadableSpan) -> bool:
+    return span.context is not None and span.parent is not None and not span.parent.is_remote
+
+
+def _request_above(
+    key: tuple[int, int], links: Mapping[tuple[int, int], tuple[int, int]], requests: Container[tuple[int, int]]
+) -> tuple[int, int] | None:
     for _ in range(_MAX_ABOVE):
-        parent = span.parent
-        above = None if parent is None or parent.is_remote else by_key.get(_key(parent))
-        if above is None:
-            return None
-        if above.kind is SpanKind.SERVER:
+        above = links.get(key)
+        if above is None or above in requests:
             return above
-        span = above
+        key = above
     return None
 
 

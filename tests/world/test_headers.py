@@ -269,3 +269,24 @@ def test_a_home_page_in_a_file_has_its_route(tmp_path: Path, capsys: pytest.Capt
     """The path `/` is its own template."""
     events, refused = converted(tmp_path, capsys, {"user.id": "user-1234", "http.route": None, "url.path": "/"})
     assert ([event["event_properties"]["route"] for event in events], refused) == (["/"], {})
+
+
+def test_the_halves_of_a_mount_are_joined_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """open-telemetry/opentelemetry-python-contrib#2891: contrib ends the outer span first, and a span of the application may lie between."""
+
+    def made(number: int, parent: int | None, **attributes: Any) -> dict[str, Any]:
+        pairs = [{"key": name.replace("__", "."), "value": {"stringValue": value}} for name, value in attributes.items()]
+        span = {"traceId": "af7651916cd43dd8448eb211c80319c1", "spanId": f"{number:016x}", "name": "x", "kind": 1, "attributes": pairs}
+        span |= {"startTimeUnixNano": f"{1795305600000000000 + number}", "endTimeUnixNano": "1795305600100000000"}
+        return span | ({} if parent is None else {"parentSpanId": f"{parent:016x}"})
+
+    request = made(1, None, http__method="GET", http__route="/v1", http__target="/v1/users/ann", user__id="user-1234")
+    request["attributes"].append({"key": "http.status_code", "value": {"intValue": "200"}})
+    request["kind"] = 2
+    spans = [request, made(2, 1), made(3, 2, http__method="GET", http__route="/users/{name}")]
+    given, out = tmp_path / "given.json", tmp_path / "made.jsonl"
+    given.write_text(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}), encoding="utf-8")
+    assert main(["convert", str(given), "--output", str(out)]) == 0
+    capsys.readouterr()
+    routes = [json.loads(event)["event_properties"]["route"] for event in out.read_text(encoding="utf-8").splitlines()]
+    assert routes == ["/v1/users/{name}"]
