@@ -19,6 +19,8 @@ from otel_amplitude.delivery.disk.inspect import iter_records
 _MAX_PROPERTIES: Final = 200
 _MAX_SAMPLE: Final = 80
 _MONTH_SECONDS: Final = 30 * 86_400
+# Of less than ten minutes a month would be a guess: a demo of half a minute would promise a million events.
+_ENOUGH_SECONDS: Final = 600
 _ROWS: Final = 1_000
 _JSON_TYPES: Final = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "map", type(None): "null"}
 
@@ -101,9 +103,9 @@ class Seen:
         return (max(lasts) - min(firsts)) / 1000 if firsts and lasts else 0.0
 
     def per_month(self, count: int, seconds: float | None = None) -> int | None:
-        """Give how many events a month of 30 days `count` would be at this rate; None when all happened in one moment."""
+        """Give how many events a month of 30 days `count` would be at this rate; None when less than ten minutes were watched."""
         seconds = seconds or self.seconds
-        return round(count / seconds * _MONTH_SECONDS) if seconds >= 1 else None
+        return round(count / seconds * _MONTH_SECONDS) if seconds >= _ENOUGH_SECONDS else None
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:

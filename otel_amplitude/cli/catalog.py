@@ -95,7 +95,11 @@ def _safe(cell: str) -> str:
 
 
 def _print_tables(seen: Seen, found: dict[str, Any]) -> None:
-    month = "too short to tell a month" if found["events_per_month"] is None else f"{found['events_per_month']:,} a month at this rate"
+    month = (
+        "too short to tell a month (ten minutes are enough)"
+        if found["events_per_month"] is None
+        else f"{found['events_per_month']:,} a month at this rate"
+    )
     print_table(
         f"Event types of {seen.source}: {seen.events:,} events in {_duration(found['seconds'])}, {month}",
         ("event type", "events", "users", "a month", "properties"),

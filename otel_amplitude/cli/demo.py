@@ -8,6 +8,7 @@ import http.cookiejar
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from otel_amplitude.cli._table import print_table
-from otel_amplitude.cli.sandbox import stop_signal
+from otel_amplitude.cli.sandbox import listen, stop_signal
 from otel_amplitude.errors import OtelAmplitudeError
 from otel_amplitude.identity._cookie import make_cookie
 from otel_amplitude.sandbox import Sandbox
@@ -88,19 +89,44 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"otel-amplitude demo: the shop needs more packages: pip install {' '.join(missing)}", file=sys.stderr)
         return 3
     scene = _WITH_RULES if arguments.rules else _ANNOTATED
-    with Sandbox(port=arguments.port) as sandbox:
-        print(f"sandbox: {sandbox.url}   (stands in for Amplitude; its page shows events as they arrive)")
+    sandbox = listen("127.0.0.1", arguments.port)
+    try:
+        while_it_lives = "its page shows events as they arrive" if arguments.keep else "until the demo ends"
+        print(f"sandbox: {sandbox.url}   (stands in for Amplitude; {while_it_lives})")
         problems = _play(sandbox, scene)
         for problem in problems:
             print(f"FAILED: {problem}")
         if arguments.rules:
             print(f"\nthe rules: {_RULES}")
-        print("\nwhere to look: the page lives as long as the sandbox; `otel-amplitude demo --keep` keeps it open.")
         if arguments.keep:
             done = stop_signal()
-            print(f"{sandbox.url} stays open; Ctrl-C ends it.", flush=True)
+            print(f"\nnext, in another terminal:\n  {_program()} catalog --sandbox {sandbox.url}")
+            print(f"\n{sandbox.url} stays open; Ctrl-C ends it.", flush=True)
             done.wait()
+        else:
+            print(f"\nnext, to look at the events in a browser:\n  {_again(rules=arguments.rules)}")
+    finally:
+        sandbox.stop()
     return 1 if problems else 0
+
+
+def _again(*, rules: bool) -> str:
+    """Give the command that runs this demo and keeps its page, as it works where this one was typed."""
+    words = "--keep --rules" if rules else "--keep"
+    # Under nox the program is in an environment of nox's own, not on the PATH of the shell.
+    return f"nox -s demo -- {words}" if os.environ.get("NOX_CURRENT_SESSION") else f"{_program()} demo {words}"
+
+
+def _program() -> str:
+    """Give how a shell in this folder finds our program: by its name where the PATH has this very one, else by its path."""
+    mine = Path(sys.executable).with_name("otel-amplitude")
+    path = os.environ.get("PATH", "")
+    if os.environ.get("NOX_CURRENT_SESSION"):  # nox put its own environment in front
+        path = os.pathsep.join(part for part in path.split(os.pathsep) if Path(part) != mine.parent)
+    found = shutil.which("otel-amplitude", path=path)
+    if found is not None and Path(found).resolve() == mine.resolve():
+        return "otel-amplitude"
+    return shlex.quote(str(mine.relative_to(Path.cwd()) if mine.is_relative_to(Path.cwd()) else mine))
 
 
 def _importable(module: str) -> bool:
@@ -298,7 +324,7 @@ def _report(sandbox: Sandbox, scene: _Scene, expected: Counter[str], output: str
     lines = map(_read_books, re.findall(r"exporter\.stopped (.*)", output))
     books = list({each["pid"]: each for each in lines}.values())  # a process may say them twice: its last word counts
     print_table(
-        "The books of each process, as it said them when it stopped",
+        "The counters of each process, as it said them when it stopped",
         ("process", "accepted", "acknowledged", "refused"),
         [(each["pid"], each["accepted"], each["acknowledged"], _words(each.get("refused"))) for each in books],
     )

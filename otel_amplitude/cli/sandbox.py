@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import threading
 import warnings
-from typing import Final
+from typing import Any, Final
 
 from otel_amplitude.config import ENVIRONMENT_PREFIX
 from otel_amplitude.errors import ConfigurationError
@@ -40,7 +40,14 @@ def run(arguments: argparse.Namespace) -> int:
     done = stop_signal()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        sandbox = _started(arguments)
+        sandbox = listen(
+            arguments.host,
+            arguments.port,
+            api_keys=arguments.api_key,
+            eps_limits=not arguments.no_eps_limits,
+            db=arguments.db,
+            allow_origins=arguments.allow_origin,
+        )
     try:
         for warning in told:
             print(f"otel-amplitude sandbox: {warning.message}", file=sys.stderr)
@@ -59,20 +66,18 @@ def stop_signal() -> threading.Event:
     return done
 
 
-def _started(arguments: argparse.Namespace) -> Sandbox:
+def listen(host: str, port: int, *, db: str | None = None, **options: Any) -> Sandbox:
+    """Give a sandbox that listens there.
+
+    Raises:
+        ConfigurationError: address or file can not be used; the message says which, and the word that changes it.
+    """
     try:
-        return Sandbox(
-            arguments.port,
-            arguments.host,
-            api_keys=arguments.api_key,
-            eps_limits=not arguments.no_eps_limits,
-            db=arguments.db,
-            allow_origins=arguments.allow_origin,
-        ).start()
+        return Sandbox(port, host, db=db, **options).start()
     except (OSError, OverflowError) as error:
-        raise ConfigurationError(f"can not listen on {arguments.host}:{arguments.port} ({error}); choose another --port") from error
+        raise ConfigurationError(f"can not listen on {host}:{port} ({error}); choose another --port") from error
     except sqlite3.Error as error:
-        raise ConfigurationError(f"can not use {arguments.db} ({error}); choose another --db") from error
+        raise ConfigurationError(f"can not use {db} ({error}); choose another --db") from error
 
 
 def _welcome(url: str) -> str:

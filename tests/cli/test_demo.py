@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
+import re
+import shlex
+import shutil
 import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,7 +123,45 @@ def test_keep(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "_play", lambda *_: [])
     monkeypatch.setattr(demo, "_importable", lambda _: True)
     monkeypatch.setattr(demo, "stop_signal", AtOnce)
-    assert "stays open; Ctrl-C ends it" in run("demo", "--keep").out
+    out = run("demo", "--keep").out
+    assert "stays open; Ctrl-C ends it" in out
+    assert "--keep" not in out
+    assert re.search(r"otel-amplitude catalog --sandbox http://127\.0\.0\.1:\d+\n", out)
+
+
+@pytest.mark.parametrize("rules", [(), ("--rules",)])
+@pytest.mark.parametrize("where", ["on the path", "by its path", "under nox"])
+def test_the_next_command_works_where_this_one_was_typed(
+    where: str, rules: tuple[str, ...], run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the last line, and a shell in the same place finds it."""
+    monkeypatch.setattr(demo, "_play", lambda *_: [])
+    monkeypatch.setattr(demo, "_importable", lambda _: True)
+    monkeypatch.delenv("NOX_CURRENT_SESSION", raising=False)
+    mine = Path(sys.executable).with_name("otel-amplitude")
+    monkeypatch.setenv("PATH", str(tmp_path) if where == "by its path" else f"{mine.parent}{os.pathsep}{os.defpath}")
+    if where == "under nox":
+        monkeypatch.setenv("NOX_CURRENT_SESSION", "demo")
+    *_, last = run("demo", *rules).out.splitlines()
+    words = shlex.split(last)
+    if where == "under nox":
+        assert words[:4] == ["nox", "-s", "demo", "--"]
+    else:
+        assert shutil.which(words[0]) == str(mine)
+        assert words[1] == "demo"
+    assert "--keep" in words
+    assert ("--rules" in words) == bool(rules)
+
+
+def test_a_busy_port(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told as by the sandbox: the address, and the word that changes it."""
+    monkeypatch.setattr(demo, "_importable", lambda _: True)
+    with Sandbox() as other:
+        port = other.url.rpartition(":")[2]
+        ended = run("demo", "--port", port)
+    assert ended.code == 3
+    assert f"can not listen on 127.0.0.1:{port}" in ended.err
+    assert "choose another --port" in ended.err
 
 
 def test_a_shop_that_is_too_slow() -> None:
