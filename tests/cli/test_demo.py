@@ -29,7 +29,7 @@ needs_shop = pytest.mark.heavy
 def busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shop may be as slow as other tests make it."""
     for name in ("_STARTUP_SECONDS", "_TRADE_SECONDS", "_STOP_SECONDS"):
-        monkeypatch.setattr(demo, name, 40.0)
+        monkeypatch.setattr(demo, name, 90.0 if name == "_STARTUP_SECONDS" else 40.0)
 
 
 @needs_shop
