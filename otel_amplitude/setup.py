@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import propagate, trace
@@ -14,6 +16,7 @@ from otel_amplitude.client import Amplitude
 from otel_amplitude.config import Config
 from otel_amplitude.identity._headers import read_identity_headers
 from otel_amplitude.identity._propagator import AmplitudePropagator, global_propagators, installed
+from otel_amplitude.identity._scope import process
 from otel_amplitude.instances import init, takes_options
 from otel_amplitude.otel._logs_api import LoggerProvider, get_logger_provider, set_logger_provider
 from otel_amplitude.otel._processors import AmplitudeLogRecordProcessor, AmplitudeSpanProcessor
@@ -68,6 +71,7 @@ def attach_spans(processor: AmplitudeSpanProcessor) -> None:
     if not hasattr(provider, "add_span_processor"):
         provider = TracerProvider(sampler=sampler_of(os.environ))
         trace.set_tracer_provider(provider)
+        _watch(trace.__name__)
     provider.add_span_processor(processor)
 
 
@@ -77,7 +81,31 @@ def attach_logs(client: Amplitude) -> None:
     if not hasattr(provider, "add_log_record_processor"):
         provider = LoggerProvider()
         set_logger_provider(provider)
+        _watch(set_logger_provider.__module__)
     provider.add_log_record_processor(AmplitudeLogRecordProcessor(client))
+
+
+class _Overriding(logging.Filter):
+    """Hears OpenTelemetry refuse a provider of the application, because `configure()` has made one; its line does not say so."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let each record pass."""
+        found = re.fullmatch(r"Overriding of current (\w+) is not allowed", record.getMessage())
+        if found is not None and process.log is not None:
+            setter = "set_tracer_provider" if found[1] == "TracerProvider" else "set_logger_provider"
+            process.log.warning(
+                "provider.refused",
+                reason=found[1],
+                cure=f"call configure() after {setter}: it joins the provider that is there, and the application's exporters see its spans",
+            )
+        return True
+
+
+_overriding: Final = _Overriding()
+
+
+def _watch(logger: str) -> None:
+    logging.getLogger(logger).addFilter(_overriding)  # adding it again changes nothing
 
 
 def tell_started(client: Amplitude) -> None:

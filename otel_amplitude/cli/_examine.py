@@ -266,6 +266,35 @@ def propagators(setup: Setup) -> Iterator[Finding]:
         yield Finding("ok", "the propagator that reads browser cookies attaches itself")
 
 
+_CONFIGURED: Final = re.compile(r"^[^#\n]*\b(?:otel_amplitude\.|(?<![.\w]))configure\(", re.MULTILINE)
+_SET_LATER: Final = re.compile(r"^[^#\n]*\b(set_global_textmap|set_tracer_provider|set_logger_provider)\(", re.MULTILINE)
+
+
+def order(setup: Setup) -> Iterator[Finding]:
+    """What the application sets itself, it sets before `configure()`."""
+    for name, text in setup.program:
+        if not name.endswith(".py"):
+            continue
+        configured = _CONFIGURED.search(text) if "otel_amplitude" in text else None
+        for found in _SET_LATER.finditer(text):
+            is_ours = found[1] == "set_global_textmap" and "AmplitudePropagator" in text
+            if is_ours or (configured is None and "amplitude" not in setup.words(environment_variables.OTEL_TRACES_EXPORTER)):
+                continue
+            where = f"{_at(name, text, found)}: {found[1]}()"
+            if found[1] == "set_global_textmap" and (configured is None or found.start() > configured.start()):
+                yield Finding(
+                    "doubt",
+                    f"{where} replaces our propagator, which reads cookies and headers; it is put back at the first request, which may be lost",
+                    "call configure() after it, or put AmplitudePropagator() into its CompositePropagator",
+                )
+            elif configured is not None and found.start() > configured.start():
+                yield Finding(
+                    "fault",
+                    f"{where} comes after configure(), which has made a provider: OpenTelemetry refuses the application's",
+                    f"call configure() after {found[1]}(): it joins the provider that is there",
+                )
+
+
 def sampler(setup: Setup) -> Iterator[Finding]:
     """A sampler that drops requests drops events: a dropped span never reaches us."""
     if setup.declared is not None:
@@ -619,7 +648,7 @@ def rules(setup: Setup) -> Iterator[Finding]:
 
 EXAMINATIONS: Final[tuple[tuple[str, tuple[Examination, ...]], ...]] = (
     ("Amplitude", (key, unknown_variables, rules, spool)),
-    ("OpenTelemetry", (wiring, propagators, sampler, resource)),
+    ("OpenTelemetry", (wiring, propagators, order, sampler, resource)),
     ("Application", (frameworks, django, excluded_urls, logs, ids, browser, cookies, attribute_names)),
 )
 

@@ -14,6 +14,7 @@ from otel_amplitude.identity._anchor import EnvironGetter
 from otel_amplitude.identity._frameworks import flask_environ
 from otel_amplitude.identity._propagator import installed
 from otel_amplitude.identity._scope import (
+    ActingScope,
     LocalScope,
     RequestScope,
     Scope,
@@ -137,12 +138,11 @@ def acting(
         anonymous: True: known to be logged out.
     """
     context, around = get_current(), scope_of()
-    scope = RequestScope(acting=True)
-    if isinstance(around, RequestScope):
-        if around.acting:
-            scope.take(around)
-        else:
-            scope.opted_out, scope.gpc = around.opted_out, around.gpc
+    scope = ActingScope()
+    if isinstance(around, ActingScope):
+        scope.take(around)
+    elif isinstance(around, RequestScope):
+        scope.opted_out, scope.gpc = around.opted_out, around.gpc
     scope.under = span_id_in(context)
     scope.learn(user_id=user_id, device_id=device_id, session_id=session_id, groups=groups, opt_out=opt_out or None, anonymous=anonymous)
     token = attach(with_scope(scope, context))

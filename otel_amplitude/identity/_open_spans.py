@@ -13,6 +13,7 @@ from otel_amplitude.identity._current import frameworks_scope, scope_of
 from otel_amplitude.identity._propagator import installed
 from otel_amplitude.identity._scope import (
     _KEY,
+    ActingScope,
     LocalScope,
     RequestScope,
     Scope,
@@ -61,7 +62,7 @@ class OpenSpans:
         scope: Any
         if parent_context is None:
             scope = get_current().get(_KEY)
-            if scope is None or not scope.shared or _bound:
+            if scope is None or not scope.of_request or _bound:
                 scope = _found(sdk_span, get_current(), scope)
         else:
             scope = parent_context.get(_KEY)
@@ -70,11 +71,11 @@ class OpenSpans:
                 scope = _request_started(sdk_span, scope)
             elif kind is _INTERNAL and parent is not None and parent[_IS_REMOTE] and _is_left_behind(sdk_span, scope):
                 scope = _beside(sdk_span)
-            elif scope is None or not scope.shared or _bound:
+            elif scope is None or not scope.of_request or _bound:
                 scope = _found(sdk_span, parent_context, scope)
             elif (current := get_current()) is not parent_context and current.get(_KEY) is not scope:
                 bind(span, scope)  # it will be current in a context that does not lead to the scope
-            if kind is _INTERNAL and scope is not None and scope.shared and _is_request(sdk_span):
+            if kind is _INTERNAL and scope is not None and scope.of_request and _is_request(sdk_span):
                 scope.root().note_inner(span)  # what an instrumentation makes of an application inside a request
         spans = self._open
         spans[sdk_span.context[SPAN_ID]] = (ref(span), scope)
@@ -86,6 +87,8 @@ class OpenSpans:
         started_in = None if noted is None else noted[1]
         if isinstance(started_in, RequestScope):
             return started_in.root()
+        if isinstance(started_in, ActingScope):  # said for the span, although the block may have ended
+            return started_in
         context: Any = span.context
         if not _bound or context is None:
             return started_in and alive(started_in)
@@ -144,7 +147,7 @@ def _found(span: Any, context: Context, own: Scope | None) -> Scope | None:
     """Give the scope of a span that starts in a context which has no request's, or while some spans are bound."""
     current = get_current()
     found = held_by(context)
-    if (found is None or not found.shared) and span.kind is _SERVER and (span.parent is None or span.parent[_IS_REMOTE]):
+    if (found is None or not found.of_request) and span.kind is _SERVER and (span.parent is None or span.parent[_IS_REMOTE]):
         return _request_started(span, own)
     if found is None and context is current:
         found = frameworks_scope()
@@ -156,7 +159,7 @@ def _found(span: Any, context: Context, own: Scope | None) -> Scope | None:
 def _request_started(span: Any, own: Scope | None) -> RequestScope:
     """Give the scope of a request whose span starts in a context with the scope `own`."""
     process.serving = True
-    if isinstance(own, RequestScope) and not own.acting:
+    if isinstance(own, RequestScope):
         scope = own
         if get_current().get(_KEY) is not scope:  # aiohttp's and Starlette's instrumentations attach the span alone
             bind(span, scope)

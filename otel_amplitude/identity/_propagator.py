@@ -33,7 +33,7 @@ from otel_amplitude.identity._scope import LocalScope, RequestScope, held_by, pr
 
 BAGGAGE_KEYS: Final = ("amplitude.user_id", "amplitude.device_id", "amplitude.session_id")
 _ENVIRON: Final = EnvironGetter()
-_REPLACED: Final = "call configure() after set_global_textmap, or put AmplitudePropagator() into its CompositePropagator"
+REPLACED: Final = "call configure() after set_global_textmap, or put AmplitudePropagator() into its CompositePropagator"
 
 
 def _headers_from_environment() -> dict[str, IdentityHeader]:
@@ -87,11 +87,11 @@ class AmplitudePropagator(TextMapPropagator):
             always: take the scope that is found, although its request is over: its body may still run.
         """
         kind = kind_of(carrier)
-        if kind:
-            process.serving = True
         scope = anchored(carrier, kind)
         if scope is None or (scope.is_done and not always and scope.kind == kind):
             scope = self._new_scope(carrier, kind)
+        if kind:
+            process.serving = True
         with suppress(Exception):  # a getter that breaks its contract costs the identity, not the request
             self._fill(scope, carrier, context, getter)
         if kind is WSGI:
@@ -102,7 +102,7 @@ class AmplitudePropagator(TextMapPropagator):
     def _new_scope(self, carrier: Any, kind: str) -> RequestScope:
         current = get_current()
         here = held_by(current)
-        request = here if isinstance(here, RequestScope) and not here.acting else None
+        request = here if isinstance(here, RequestScope) else None
         if request is not None and kind is CELERY and getattr(carrier, "is_eager", False):
             anchor(carrier, kind, request)
             return request
@@ -179,18 +179,18 @@ class _Installed:
             self._propagator = AmplitudePropagator()
         return self._propagator
 
-    def is_lost(self) -> bool:
-        """Whether it was put among the global propagators, and the application has replaced those since."""
-        return self._expected and not any(isinstance(part, AmplitudePropagator) for part in global_propagators())
+    def is_present(self) -> bool:
+        """Whether one of ours is among the global propagators, so that headers are read."""
+        return any(isinstance(part, AmplitudePropagator) for part in global_propagators())
 
     def put_back(self) -> None:
-        """Put it beside the global propagators, if it is lost, and say so."""
-        if not self.is_lost():
+        """Put it beside the global propagators, if it was there and the application has replaced them since, and say so."""
+        if not self._expected or self.is_present():
             return
         others = global_propagators()
         propagate.set_global_textmap(CompositePropagator([*others, self.get()]))
         if process.log is not None:
-            process.log.warning("propagator.replaced", by="+".join(type(part).__name__ for part in others), put_back="yes", cure=_REPLACED)
+            process.log.warning("propagator.replaced", by="+".join(type(part).__name__ for part in others), put_back="yes", cure=REPLACED)
 
 
 installed: Final = _Installed()

@@ -18,6 +18,7 @@ from otel_amplitude.identity._headers import (
     captured,
     read_identity_headers,
 )
+from otel_amplitude.identity._propagator import REPLACED, installed
 from otel_amplitude.identity._scope import Scope
 from otel_amplitude.limits import MAX_STRING, MIN_ID_LENGTH
 from otel_amplitude.values import has_control, is_placeholder, is_sound_id
@@ -441,10 +442,11 @@ class IdentityResolver:
                 return Identity(user, device, None, groups, None, False, user_source if user else "", device_source if device else "")
         route = attributes.get("http.route")
         if route:
+            headers = f"set {IDENTITY_HEADERS_VARIABLE}=device=x-device-id" if installed.is_present() else REPLACED
             self._tell(
                 "identity.missing",
                 route=self._as_route(route) if isinstance(route, str) else route,
-                cure=f"in its handler call otel_amplitude.set_user(user_id), or set {IDENTITY_HEADERS_VARIABLE}=device=x-device-id",
+                cure=f"in its handler call otel_amplitude.set_user(user_id), or {headers}",
             )
         return _NOBODY
 

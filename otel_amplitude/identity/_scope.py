@@ -130,11 +130,13 @@ class Scope:
         version: counts the changes, so that what was decided before one is not believed after it.
         under: the id of the span that was current when the scope was made, 0 without one.
         shared: whether `set_user` fills it in place, for all who find it.
+        of_request: whether it is that of a request, task or message.
         over: it holds for nothing any more.
     """
 
     __slots__ = (*_FACTS, "decided", "over", "under", "version")
     shared: ClassVar[bool]
+    of_request: ClassVar[bool]
 
     def __init__(self) -> None:
         """Make one that knows nothing."""
@@ -191,12 +193,11 @@ class Scope:
 
 
 class RequestScope(Scope):
-    """The scope of one request, task or message, or of one `acting` block.
+    """The scope of one request, task or message.
 
     Attributes:
         kind: the kind of its anchor (`wsgi`, `asgi`, `aiohttp`, `celery`); empty without one.
         is_read: the headers of the request have been read.
-        acting: it is that of an `acting` block.
         asgi: the ASGI scope, which has the route that the framework found; None where there is none, and after the request span.
         joined: the scope of the request that this one is part of.
         outer: what held where this one was made; read and emptied when the request span starts.
@@ -210,7 +211,6 @@ class RequestScope(Scope):
         "__weakref__",
         "_readers",
         "_span",
-        "acting",
         "asgi",
         "entered",
         "inner_spans",
@@ -221,13 +221,13 @@ class RequestScope(Scope):
         "outer",
     )
     shared = True
+    of_request = True
 
-    def __init__(self, *, acting: bool = False) -> None:
+    def __init__(self) -> None:
         """Make an empty one."""
         super().__init__()
         self.kind = ""
         self.is_read = False
-        self.acting = acting
         self.asgi: Mapping[str, Any] | None = None
         self.joined: RequestScope | None = None
         self.outer: Scope | None = None
@@ -310,6 +310,14 @@ class RequestScope(Scope):
         return any(found.context is context for found in self.inner_spans)
 
 
+class ActingScope(Scope):
+    """What is said in one `acting` block."""
+
+    __slots__ = ()
+    shared = True
+    of_request = False
+
+
 class LocalScope(Scope):
     """What `set_user` said outside of requests; never changed, but copied.
 
@@ -321,6 +329,7 @@ class LocalScope(Scope):
 
     __slots__ = ("caller", "in_span", "task")
     shared = False
+    of_request = False
 
     def __init__(self, task: ref[Task[Any]] | None, caller: str, *, in_span: bool) -> None:
         """Make an empty one."""
@@ -427,10 +436,8 @@ def in_context(context: Context) -> Scope | None:
 def alive(scope: Scope) -> Scope | None:
     """Give the scope that holds where `scope` was found: the request that it is part of; None when it is over."""
     if isinstance(scope, RequestScope):
-        if scope.joined is not None:
-            scope = scope.root()
-        return None if scope.over and scope.acting else scope
-    if scope.over or (process.serving and not scope.in_span and scope.task is None):  # type: ignore[attr-defined]
+        return scope if scope.joined is None else scope.root()
+    if scope.over or (process.serving and isinstance(scope, LocalScope) and not scope.in_span and scope.task is None):
         return None
     return scope
 

@@ -21,6 +21,7 @@ from otel_amplitude._exit import flush_on_sigterm
 from otel_amplitude.client import Amplitude
 from otel_amplitude.config import Config
 from otel_amplitude.errors import ConfigurationError
+from otel_amplitude.identity._propagator import connect_frameworks
 from otel_amplitude.instances import register
 from otel_amplitude.log import Voice
 from otel_amplitude.otel import _exporters
@@ -159,6 +160,23 @@ def join(client: Amplitude, signals: Iterable[str] = ("spans", "logs")) -> None:
             tell_started(client)
     except Exception as error:  # exporters that are not idle work on behind the stock processors
         report(error)
+
+
+def prepare_frameworks() -> None:
+    """Let a Django site carry the scope of a request into bodies that stream under ASGI, which only a middleware can; never raises.
+
+    As OpenTelemetry's instrumentor does, and only where that one does it too: `DJANGO_SETTINGS_MODULE` names the settings.
+    """
+    disabled = {name.strip() for name in os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")}
+    if not _clients or not os.environ.get("DJANGO_SETTINGS_MODULE") or disabled & {"django", "*"}:
+        return
+    with contextlib.suppress(Exception):  # no Django here, or settings that cannot be read: the site itself will say so
+        from django.conf import settings  # noqa: PLC0415 -- only Django sites have it
+
+        present = [str(name) for name in settings.MIDDLEWARE]
+        if not any(name.startswith("otel_amplitude.frameworks.django.") for name in present):
+            settings.MIDDLEWARE = ["otel_amplitude.frameworks.django.ScopeMiddleware", *present]
+        connect_frameworks()
 
 
 def _feed(client: Amplitude, signal: str) -> bool:

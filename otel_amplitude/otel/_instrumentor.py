@@ -1,7 +1,7 @@
 """Lets a declarative file load our processors: the SDK's file configuration knows exporters by entry point, but not processors.
 
 Entries under `instrumentation/development.python.amplitude` are given to `instrument` once the providers exist
-(opentelemetry-python.md 4.4). Plain auto-instrumentation calls it too, without options: then it does nothing.
+(opentelemetry-python.md 4.4). Plain auto-instrumentation calls it too, without options: then it only adds a middleware to a Django site, as OpenTelemetry's does.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ class AmplitudeInstrumentor(BaseInstrumentor):  # type: ignore[misc] # an option
         return ()
 
     def instrument(self, **options: Any) -> None:
-        """Make the client of these options and attach it; without options do nothing. Never raises."""
+        """Make the client of these options and attach it; without options only prepare the frameworks. Never raises."""
         given = {name: value for name, value in options.items() if name not in _LOADER_WORDS}
         if given:
             super().instrument(skip_dep_check=True, **given)
+        _components.prepare_frameworks()
 
     def _instrument(self, **options: Any) -> None:
         given = {name: value for name, value in options.items() if name not in _LOADER_WORDS}

@@ -11,7 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from otel_amplitude.identity._scope import scope_of
+from otel_amplitude.identity import scope_of
 
 KEY = "0123456789abcdef0123456789abcdef"
 

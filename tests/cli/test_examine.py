@@ -258,3 +258,26 @@ def test_where_options_come_from() -> None:
     assert found["api_key"] == "AMPLITUDE_API_KEY"
     assert found["server_zone"] == "OTEL_EXPORTER_AMPLITUDE_SERVER_ZONE"
     assert (found["use_batch"], found["name"]) == ("argument", "default")
+
+
+@pytest.mark.parametrize(
+    ("source", "level"),
+    [
+        ("import otel_amplitude\notel_amplitude.configure()\nset_tracer_provider(TracerProvider())\n", ["fault"]),
+        ("from otel_amplitude import configure\nconfigure()\ntrace.set_tracer_provider(provider)\n", ["fault"]),
+        ("import otel_amplitude\ntrace.set_tracer_provider(provider)\notel_amplitude.configure()\n", []),
+        ("import otel_amplitude\notel_amplitude.configure()\npropagate.set_global_textmap(Xray())\n", ["doubt"]),
+        ("import otel_amplitude\notel_amplitude.configure()\nset_global_textmap(C([X(), otel_amplitude.AmplitudePropagator()]))\n", []),
+        ("import otel_amplitude\notel_amplitude.configure()\n# set_global_textmap(Xray())\n", []),
+    ],
+)
+def test_what_is_set_after_configure(source: str, level: list[str]) -> None:
+    """The order is named where one file shows it."""
+    assert levels(examine.order(setup(source=source))) == level
+
+
+def test_a_propagator_of_the_application_under_zero_code() -> None:
+    """There it always comes later."""
+    source = "set_global_textmap(Xray())\nset_tracer_provider(provider)\n"
+    assert levels(examine.order(setup(ZERO_CODE, source=source))) == ["doubt"]
+    assert levels(examine.order(setup({}, source=source))) == []

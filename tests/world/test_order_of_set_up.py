@@ -13,7 +13,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 lines = []
 class Lines(logging.Handler):
     def emit(self, record): lines.append(record.getMessage())
-logging.getLogger("otel_amplitude").addHandler(Lines())
+logging.getLogger().addHandler(Lines())
 KEY = "0" * 32
 sent = FakeTransport()
 client = otel_amplitude.configure(KEY, transport=sent, upload_interval=0.05)
@@ -72,3 +72,35 @@ def test_a_propagator_that_is_set_later_loses_nothing_with_the_glue() -> None:
     around = STARLETTE.replace("GLUE", "").replace("OUTER", "AmplitudeMiddleware(app)")
     for program in (inside, around):
         assert fresh.run(PROGRAM + program) == "['user-1234', 'user-1234'] {} 1\n"
+
+
+PROVIDER = """
+from opentelemetry import trace
+from opentelemetry._logs import set_logger_provider
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.trace import TracerProvider
+for _ in range(2):
+    trace.set_tracer_provider(TracerProvider())
+    set_logger_provider(LoggerProvider())
+print([line.split()[:2] for line in lines if line.startswith("provider.refused")])
+"""
+
+
+def test_a_provider_that_is_set_later_is_named() -> None:
+    """opentelemetry-python#4679, contrib#3937: the application's exporters see nothing, and OpenTelemetry only says that it is not allowed."""
+    expected = [["provider.refused", "reason=TracerProvider"], ["provider.refused", "reason=LoggerProvider"]]
+    assert fresh.run(PROGRAM + PROVIDER) == f"{expected}\n"
+
+
+ABSENT = """
+from opentelemetry import trace
+propagate.set_global_textmap(TraceContextTextMapPropagator())
+attributes = {"http.request.method": "GET", "http.route": "/a", "http.response.status_code": 200}
+client.resolver.resolve(attributes, None)
+print([("IDENTITY_HEADERS" in line, "set_global_textmap" in line) for line in lines if line.startswith("identity.missing")])
+"""
+
+
+def test_the_hint_does_not_advise_headers_that_are_not_read() -> None:
+    """aws-otel-community#30: while our propagator is absent, identity_headers cannot work."""
+    assert fresh.run(PROGRAM + ABSENT) == "[(False, True)]\n"
