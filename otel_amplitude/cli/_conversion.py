@@ -12,7 +12,7 @@ the client delivers on its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import IO, Final, NamedTuple
 
@@ -29,7 +29,7 @@ from otel_amplitude.convert.documents import Document
 from otel_amplitude.convert.looks import looks_json
 from otel_amplitude.convert.mounts import InnerRoutes
 from otel_amplitude.convert.otlp import find_all
-from otel_amplitude.convert.recorded import Recorded, Resources, guarded
+from otel_amplitude.convert.recorded import CAUSES, Recorded, Resources, guarded, problem_of
 from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.exporter import AmplitudeExporter, read_ids
 from otel_amplitude.otel._reader import Outcome, reader_of
@@ -182,34 +182,38 @@ class Conversion(AbstractContextManager["Conversion"]):
     # spans and log records
 
     def _items(self, found: Iterator[Recorded], number: int, wrong: list[str]) -> int:
-        items = [*self._noted(found, wrong)]
+        items = self._noted(found, wrong)
         read: list[tuple[int, Recorded, ReadableSpan | ReadableLogRecord]] = []
-        for index, item in enumerate(items):
-            if not self._reader.may_be_event(item.names(), is_told=item.is_told()):
+        for index, (item, names) in enumerate(items):
+            if not self._reader.may_be_event(names, is_told=item.is_told()):
                 self._not_chosen += 1
             elif (whole := guarded(item.read, wrong, item.where)) is not None:
                 read.append((index, item, whole))
         spans = (whole for _, _, whole in read if isinstance(whole, ReadableSpan))
-        mounted = InnerRoutes(spans, _links(items))
+        mounted = InnerRoutes(spans, _links(item for item, _ in items))
         for index, item, whole in read:
             inner = mounted.of(whole) if isinstance(whole, ReadableSpan) else ()
             self._offer(_Waiter(whole, above(item.ids(), is_span=item.is_span), (number, index), item.size, inner))
         self._decide(self._waiting.too_many())
         return len(items)
 
-    def _noted(self, found: Iterator[Recorded], wrong: list[str]) -> Iterator[Recorded]:
-        """Give the items that have ids as they should, their spans noted; what waited for one of these is decided before they are used."""
-        arrived = []
+    def _noted(self, found: Iterator[Recorded], wrong: list[str]) -> list[tuple[Recorded, Collection[str]]]:
+        """Give the items that have ids as they should, and the names of their attributes; first decide what waited for one of the spans."""
+        items, arrived = [], []
         for item in found:
-            ids = guarded(item.ids, wrong, item.where)
-            if ids is None:
-                continue
-            if item.is_span:
-                known = not self._identity.isdisjoint(item.names()) and guarded(item.some, wrong, item.where, self._identity)
-                arrived.append(self._ancestors.note(ids, known or None))
-            yield item
-        for key in arrived:
-            self._arrived(key)
+            try:
+                ids, names = item.ids(), item.names()
+                if item.is_span:
+                    known = None if self._identity.isdisjoint(names) else item.some(self._identity)
+                    arrived.append(self._ancestors.note(ids, known))
+            except CAUSES as error:
+                wrong.append(problem_of(item.where, error))
+            else:
+                items.append((item, names))
+        if len(self._waiting):
+            for key in arrived:
+                self._arrived(key)
+        return items
 
     def _arrived(self, key: int) -> None:
         for held in self._waiting.arrived(key):
@@ -246,7 +250,7 @@ class Conversion(AbstractContextManager["Conversion"]):
     def again(self, document: Document, number: int, waited: Container[Place]) -> None:
         """Read a document that an earlier run took: its spans are noted, and those of its items that waited wait again."""
         found = iter(()) if document.problem else find_all(document, [], self._resources)
-        for index, item in enumerate(self._noted(found, [])):
+        for index, (item, _) in enumerate(self._noted(found, [])):
             if (number, index) in waited:
                 whole = guarded(item.read, [], item.where)
                 self._restored.append(_Waiter(whole, above(item.ids(), is_span=item.is_span), (number, index), item.size))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Final
@@ -97,6 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     done = _restored(arguments, inputs)
     config = _config(arguments)
     with ExitStack() as stack:
+        stack.enter_context(_rare_collections())
         lines = None if arguments.send else Lines(stack.enter_context(_opened(arguments, done)))
         conversion = stack.enter_context(
             Conversion(config if lines is None else replace(config, transport=lines), lines, arguments.timeout)
@@ -104,6 +106,17 @@ def run(arguments: argparse.Namespace) -> int:
         progress = stack.enter_context(Progress("converting", inputs.size if inputs else None))
         settled = _convert(arguments, inputs, done, conversion, progress)
     return _report(arguments, done, conversion.books(), settled=settled)
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Look for reference cycles rarely: a document is very many objects without any, and each search walks over all of them."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, 50, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _checked(arguments: argparse.Namespace) -> Inputs | None:

@@ -281,7 +281,7 @@ def _scope(item: Mapping[str, Any]) -> InstrumentationScope | None:
 class _Item:
     """What a span and a log record have in common."""
 
-    __slots__ = ("_around", "_ids", "_item", "_number")
+    __slots__ = ("_around", "_ids", "_item", "_kind", "_number")
 
     is_span: ClassVar[bool]
     what: ClassVar[str]
@@ -329,15 +329,14 @@ class _Span(_Item):
     fields = _SPAN
 
     def is_told(self) -> bool:
-        return _enum(self._item, "kind") == _SERVER
+        self.ids()
+        return self._kind == _SERVER
 
     def _read_ids(self, item: Mapping[str, Any]) -> Ids:
         trace_id, span_id = _id(item, "traceId", 16), _id(item, "spanId", 8)
         check_ids(trace_id, span_id)
-        flags = item.get("flags")
-        return make_ids(
-            trace_id, span_id, _id(item, "parentSpanId", 8), 0 if not flags else _integer(flags, "flags"), KINDS[_enum(item, "kind")]
-        )
+        flags, self._kind = item.get("flags"), _enum(item, "kind")
+        return make_ids(trace_id, span_id, _id(item, "parentSpanId", 8), 0 if not flags else _integer(flags, "flags"), KINDS[self._kind])
 
     def read(self) -> ReadableSpan:
         item = self._item
@@ -347,7 +346,7 @@ class _Span(_Item):
         return make_span(
             ids,
             name=_text(item, "name"),
-            kind=KINDS[_enum(item, "kind")],
+            kind=KINDS[self._kind],
             attributes=_attributes(item),
             events=[_event(fields_of(event, _EVENT)) for event in _objects(item, "events")] if item.get("events") else [],
             status=make_status(_enum(status, "code"), _text(status, "message")),
@@ -499,14 +498,16 @@ def _by_name(prefix: str, names: Mapping[str, int]) -> dict[object, int]:
     return found
 
 
-_ENUMS: Final[dict[str, tuple[dict[object, int], str]]] = {
+_ENUMS: Final[dict[str, tuple[dict[object, int], str, int]]] = {
     "kind": (
         _by_name("SPAN_KIND_", {"UNSPECIFIED": 0, **{kind.name: number for number, kind in enumerate(KINDS) if number}}),
         f"a number from 0 to {len(KINDS) - 1}, or a name such as SPAN_KIND_SERVER",
+        len(KINDS) - 1,
     ),
     "code": (
         _by_name("STATUS_CODE_", {status.name: number for number, status in enumerate(STATUSES)}),
         f"a number from 0 to {len(STATUSES) - 1}, or a name such as STATUS_CODE_ERROR",
+        len(STATUSES) - 1,
     ),
 }
 _SEVERITIES: Final = _by_name("SEVERITY_NUMBER_", {severity.name: number for number, severity in SEVERITIES.items()})
@@ -514,9 +515,11 @@ _SEVERITIES: Final = _by_name("SEVERITY_NUMBER_", {severity.name: number for num
 
 def _enum(item: Mapping[str, Any], name: str) -> int:
     value = item.get(name)
-    if not value and value is not False:
+    numbers, rule, most = _ENUMS[name]
+    if type(value) is int and 0 <= value <= most:
+        return value
+    if value is None or value == "":
         return 0
-    numbers, rule = _ENUMS[name]
     number = _number_of(value, numbers)
     if number is None:
         raise WrongError(f"{name} must be {rule}, not {_shown(value)}")

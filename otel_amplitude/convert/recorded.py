@@ -37,6 +37,10 @@ class WrongError(Exception):
     """Something is not as OTLP says; the message says what."""
 
 
+CAUSES: Final = (WrongError, ValueError, TypeError, OverflowError, RecursionError)
+"""What reading raises for input that is not as OTLP says."""
+
+
 class Ids(NamedTuple):
     """Where a span or record stands in its trace.
 
@@ -133,11 +137,14 @@ def guarded(read: Callable[..., Any], problems: list[str], where: str, *of: Any)
     """Give what `read` gives; None, and a problem noted, where it is not as OTLP says. Raises nothing of what input can cause."""
     try:
         return read(*of)
-    except RecursionError:
-        problems.append(f"{where}: is nested too deeply")
-    except (WrongError, ValueError, TypeError, OverflowError) as error:
-        problems.append(f"{where}: {error}")
+    except CAUSES as error:
+        problems.append(problem_of(where, error))
     return None
+
+
+def problem_of(where: str, error: Exception) -> str:
+    """Give a problem in words."""
+    return f"{where}: is nested too deeply" if isinstance(error, RecursionError) else f"{where}: {error}"
 
 
 class Resources:
