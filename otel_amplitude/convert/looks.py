@@ -37,6 +37,7 @@ _TEXT: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = (
         re.compile(rb"SpanContext \{|InstrumentationScope \{|^Spans\s*\n\s*Resource", re.MULTILINE),
         f"output of Rust's stdout exporter: {_EXPORT}",
     ),
+    (re.compile(rb"^\s*resource_?(spans|logs|metrics) \{", re.MULTILINE), f"protobuf in its text form, as print() shows it: {_EXPORT}"),
     (re.compile(rb"\A(version https://git-lfs)"), "a pointer of Git LFS, not the file itself: git lfs pull"),
     (
         re.compile(rb"\A\s*[\w.\" -]+([,;\t])[\w.\" -]+(\1[^\n]*)?\r?\n[^\n]*\1"),
