@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_amplitude._exit import Exit
@@ -13,14 +14,14 @@ from otel_amplitude._version import __version__
 from otel_amplitude.clock import application_time, monotonic, wall
 from otel_amplitude.config import Config, checked
 from otel_amplitude.delivery.parcel import Parcel
-from otel_amplitude.errors import InvalidEventError, MiddlewareError
+from otel_amplitude.errors import InvalidEventError, MiddlewareError, interrupts
 from otel_amplitude.events import Event, Identify, Revenue, check_event, encode_event
 from otel_amplitude.exporter import AmplitudeExporter, ids_of
 from otel_amplitude.identity._current import scope_of
 from otel_amplitude.identity._resolver import IdentityResolver
 from otel_amplitude.identity._scope import Scope, process
 from otel_amplitude.insert_ids import given_or_new
-from otel_amplitude.limits import MIN_ID_LENGTH
+from otel_amplitude.limits import MAX_KEYS, MIN_ID_LENGTH
 from otel_amplitude.log import Log
 from otel_amplitude.middleware._chain import Chain, Middleware, Payload
 from otel_amplitude.results import Result, Results
@@ -150,15 +151,18 @@ class Amplitude:
             InvalidEventError: only where `strict` is set, for an event that Amplitude would refuse.
         """
         try:
-            item = Event(event)
-            more = dict(extra) if extra else {}
-        except Exception:  # whatever is given, the application must not notice
+            item = Event(event if type(event) is dict or type(event) is Event else _entries(event))
+            more = {} if extra is None else dict(_entries(extra))
+            item["insert_id"] = given_or_new(item.get("insert_id"))
+            if self._middleware:  # it may change what it sees, and properties may be shared by many events
+                item.update({name: item[name].copy() for name in _MAPS if type(item.get(name)) is dict})
+            scope = scope_of(None)
+            agreed = self._identify(item, scope) if scope is not None else self.resolver.agreed()
+        except BaseException as error:  # whatever is given, the application must not notice
+            if interrupts(error):
+                raise
             return self._bad(f"an event must be an Event or a mapping of its keys, extra another, not {_kind(event)} and {_kind(extra)}")
-        item["insert_id"] = given_or_new(item.get("insert_id"))
-        if self._middleware:  # it may change what it sees, and properties may be shared by many events
-            item.update({name: item[name].copy() for name in _MAPS if type(item.get(name)) is dict})
-        scope = scope_of(None)
-        if not (self._identify(item, scope) if scope is not None else self.resolver.agreed()):
+        if not agreed:
             return self.refuse("opted_out", insert_id=item["insert_id"])
         if timeout is None:
             taken = self.accept(item, more, None)
@@ -268,7 +272,9 @@ class Amplitude:
             item = make()
         except InvalidEventError as error:
             return self._bad(str(error))
-        except Exception as error:
+        except BaseException as error:
+            if interrupts(error):
+                raise
             return self._bad(f"event can not be made of what was given: {type(error).__name__}")
         return self.log_event(item, extra, timeout=timeout)
 
@@ -359,7 +365,9 @@ class Amplitude:
             body = encode_event(event, is_plain=is_plain)
         except InvalidEventError as error:
             return self._invalid(insert_id, event, error)
-        except Exception as error:  # whatever a value does, or a middleware put in the event's place, the application must not notice
+        except BaseException as error:  # whatever a value does, or a middleware put in the event's place, the application must not notice
+            if interrupts(error):
+                raise
             problem = f"event can not be read: {type(error).__name__} from a value of it, or it is none but a {_kind(event)}"
             known = event if isinstance(event, dict) else {}
             return self._invalid(insert_id, known, InvalidEventError(problem, "unserializable"))
@@ -386,7 +394,8 @@ class Amplitude:
 
     def _invalid(self, insert_id: str, event: Mapping[str, Any], error: InvalidEventError) -> Result:
         self._count_refused(error.reason)
-        self.log.warning("event.invalid", reason=error.reason, event_type=event.get("event_type"), problem=str(error))
+        kind = event.get("event_type")  # only text is shown: the text of anything else may have no end
+        self.log.warning("event.invalid", reason=error.reason, event_type=kind if type(kind) is str else _kind(kind), problem=str(error))
         return Result(insert_id, "refused", error.reason, message=str(error), error=error)
 
     def _bad(self, problem: str) -> Result:
@@ -494,6 +503,15 @@ def _as_route(template: str) -> str:
 
 def _merged(common: dict[str, Any], own: object) -> dict[str, Any]:
     return {**common, **own} if isinstance(own, Mapping) else common.copy()
+
+
+def _entries(given: object) -> Iterable[tuple[Any, Any]]:
+    """Give the entries of a mapping; of one that is not a dict, and may have no end, those that an event has room for."""
+    if isinstance(given, dict):
+        return dict.items(given)
+    if not isinstance(given, Mapping):
+        raise TypeError
+    return ((key, given[key]) for key in islice(given, MAX_KEYS))
 
 
 def _kind(value: object) -> str:

@@ -15,6 +15,8 @@ None of them reaches an application after start-up, except `InvalidEventError` w
 
 from __future__ import annotations
 
+import signal
+import threading
 from typing import Final, TypeVar
 
 
@@ -71,3 +73,21 @@ def without_frames(error: E) -> E:
         behind.__traceback__ = None
         behind = behind.__cause__ or behind.__context__
     return error
+
+
+def interrupts(error: BaseException) -> bool:
+    """Say whether an exception interrupts its thread from outside: Ctrl-C, or what a signal handler raised, such as a server's `SystemExit`.
+
+    Anything else that is raised while a value of the application is read comes from that value, and costs the value.
+    """
+    if isinstance(error, Exception):
+        return False
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
+    at = error.__traceback__
+    while at is not None and at.tb_frame.f_code not in handlers:
+        at = at.tb_next
+    return at is not None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 import orjson
 
-from otel_amplitude.errors import InvalidEventError
+from otel_amplitude.errors import InvalidEventError, interrupts
 from otel_amplitude.limits import (
     MAX_EVENT_BYTES,
     MAX_GROUP_NAMES,
@@ -185,7 +185,9 @@ def check_event(event: dict[str, Any], min_id_length: int = MIN_ID_LENGTH) -> li
         return _check(event, min_id_length)
     except InvalidEventError:
         raise
-    except Exception as error:  # keys and values may be anything, with any __hash__ and __eq__
+    except BaseException as error:  # keys and values may be anything, with any __hash__ and __eq__
+        if interrupts(error):
+            raise
         raise InvalidEventError(f"event can not be read: {type(error).__name__} from a key or value", "unserializable") from error
 
 
@@ -274,6 +276,16 @@ def _as_number(value: object) -> float | None:
     if isinstance(value, numbers.Integral) and abs(number) <= MAX_INTEGER:
         return int(value)
     return number if math.isfinite(number) else None
+
+
+def _number_or_none(value: object) -> float | None:
+    """Give the same without raising, whatever `value` does."""
+    try:
+        return _as_number(value)
+    except BaseException as error:
+        if interrupts(error):
+            raise
+        return None
 
 
 def _as_currency(value: object) -> str | None:
@@ -481,13 +493,16 @@ def encode_event(event: Mapping[str, Any], *, is_plain: bool = False) -> bytes:
     Raises:
         InvalidEventError: more than 64 KB (`too_large`), or nothing could be made of it (`unserializable`).
     """
-    try:
-        body = orjson.dumps(event, option=_STRICT)[:-1]  # see _CLEANED
-    except Exception:  # lone surrogates, integers beyond 2^53, bytes, dates, keys that are no text, cycles
-        body = _encode_cleaned(event)
-    else:
-        if _doubtful(body) or not (is_plain or _is_plain(event.get("event_properties"))):
+    if is_plain or _is_plain(event.get("event_properties")):
+        try:
+            body = orjson.dumps(event, option=_STRICT)[:-1]  # see _CLEANED
+        except Exception:  # lone surrogates, integers beyond 2^53, bytes, dates, keys that are no text
             body = _encode_cleaned(event)
+        else:
+            if _doubtful(body):
+                body = _encode_cleaned(event)
+    else:
+        body = _encode_cleaned(event)
     if len(body) > MAX_EVENT_BYTES:
         raise InvalidEventError(
             f"event has {len(body):,} bytes as JSON, but must have at most {MAX_EVENT_BYTES:,}: send fewer or shorter properties",
@@ -520,14 +535,27 @@ def _doubtful(body: bytes) -> bool:
 
 
 def _is_plain(properties: dict[str, Any] | None) -> bool:
-    """Tell whether there is nothing in `properties` but plain values and lists of them."""
-    if properties is None or (len(properties) <= MAX_KEYS and PLAIN_TYPES.issuperset(map(type, properties.values()))):
+    """Tell whether there is nothing in `properties` but plain values and lists of them, in all no more than an event can hold.
+
+    Asked before encoding: a few lists that hold one another many times, or a long text that many keys share, would be written out without
+    end.
+    """
+    if properties is None:
         return True
-    return len(properties) <= MAX_KEYS and all(type(value) in PLAIN_TYPES or _is_plain_list(value) for value in properties.values())
-
-
-def _is_plain_list(value: object) -> bool:
-    return type(value) in (list, tuple) and len(value) <= MAX_LIST and PLAIN_TYPES.issuperset(map(type, value))  # type: ignore[arg-type,call-overload]
+    if len(properties) > MAX_KEYS:
+        return False
+    size = 0
+    for value in properties.values():
+        kind = type(value)
+        if kind is str:
+            size += len(value)
+        elif kind is list or kind is tuple:
+            if len(value) > MAX_LIST or not PLAIN_TYPES.issuperset(map(type, value)):
+                return False
+            size += sum([len(item) if type(item) is str else 1 for item in value])
+        elif kind not in PLAIN_TYPES:
+            return False
+    return size <= MAX_EVENT_BYTES
 
 
 # -------------------------------------------------------------------------------------------------------------- helpers
@@ -566,7 +594,7 @@ class Identify:
 
     def add(self, name: str, value: float) -> Self:
         """Add a number, negative to subtract; an absent property counts as 0."""
-        if _as_number(value) is None:
+        if _number_or_none(value) is None:
             return self._leave_out(f"$add.{_shown(name)} must be a finite number, not {type(value).__name__}")
         return self._operate("$add", name, value)
 

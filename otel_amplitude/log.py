@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import sys
+import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_amplitude.clock import monotonic
+from otel_amplitude.errors import interrupts
 from otel_amplitude.late_imports import late_import
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ LEVELS: Final = {"NONE": 100, "ERROR": logging.ERROR, "WARN": logging.WARNING, "
 _NUMBERS: Final = {"debug": logging.DEBUG, "warning": logging.WARNING, "error": logging.ERROR}
 REPEAT_SECONDS: Final = 60.0
 _MAX_TEXT: Final = 200
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# No more of a text is looked at: enough for any secret that begins in what is shown.
+_MAX_READ: Final = 4_000
 
 _LEAST_SECRET: Final = 8  # a header's value may be "1", which hidden in every line would hide the line
 _MOST_CAUSES: Final = 64
@@ -40,21 +42,35 @@ def hint(secret: str) -> str:
 
 
 def safe(value: object, secrets: tuple[str, ...] = ()) -> object:
-    """Give `value` fit for one log line: secrets hidden, control characters escaped, at most 200 characters.
+    """Give `value` fit for one log line: secrets hidden, control and format characters escaped, at most 200 characters.
 
     Numbers, booleans and None pass as they are.
     """
     if value is None or isinstance(value, (bool, int, float)):
         return value
     try:
-        text = str(value)
-    except Exception:  # a hostile __str__ must not stop a log line
+        text = str(value)[:_MAX_READ]
+    except BaseException as error:  # a hostile __str__ must not stop a log line
+        if interrupts(error):
+            raise
         return f"<{type(value).__name__}>"
     for secret in secrets:
         if len(secret) >= _LEAST_SECRET:
             text = text.replace(secret, hint(secret))
-    text = _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+    if not text.isprintable():
+        text = "".join(
+            [letter if _is_harmless(letter) else letter.encode("unicode_escape").decode("ascii") for letter in text[: _MAX_TEXT + 1]]
+        )
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+
+
+def _is_harmless(letter: str) -> bool:
+    """Whether a letter leaves the line and the direction of its writing alone.
+
+    Control, format (bidirectional marks, zero-width letters, tags), surrogate, private and unassigned code points do not, nor do the
+    separators of lines and paragraphs. Spaces of any width do.
+    """
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"
 
 
 def _line(_logger: object, _method: str, facts: MutableMapping[str, Any]) -> str:

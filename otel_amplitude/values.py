@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import orjson
 
+from otel_amplitude.errors import interrupts
 from otel_amplitude.limits import INVALID_IDS, MAX_DEPTH, MAX_EVENT_BYTES, MAX_INTEGER, MAX_KEYS, MAX_LIST, MAX_STRING
 
 # What needs no look inside; a set, since whole maps are asked at once.
@@ -264,7 +265,9 @@ class _Cleaner:
             return None
         try:
             return self._read(value, depth, in_list)
-        except Exception:  # a hostile __str__, keys() or __class__ costs its own value only
+        except BaseException as error:  # a hostile __str__, keys() or __class__ costs its own value only
+            if interrupts(error):
+                raise
             return _named(value)
 
     def _read(self, value: object, depth: int, in_list: bool) -> Any:

@@ -12,8 +12,8 @@ TOP = "otel_amplitude"
 
 # Lowest first. A room imports from floors below its own; rooms of one floor do not know each other.
 FLOORS = (
-    {"clock", "late_imports"},
-    {"_version", "errors", "limits", "log", "pipeline", "suppression"},
+    {"clock", "errors", "late_imports"},
+    {"_version", "limits", "log", "pipeline", "suppression"},
     {"values"},
     {"events", "insert_ids"},
     {"identity"},

@@ -48,6 +48,21 @@ def test_what_is_too_short_to_be_a_secret_hides_nothing(caplog: pytest.LogCaptur
     assert caplog.records[0].getMessage() == 'sending.paused seconds=11.0 error="an error at 11:11"'
 
 
+@pytest.mark.parametrize("letter", "\u202e\u2066\u200b\u200f\ufeff\u00ad\u061c\U000e0041\ue000\x7f\x85\u2029")
+def test_a_line_shows_every_letter_that_it_has(caplog: pytest.LogCaptureFixture, letter: str) -> None:
+    """What changes the direction of writing, or has no width, is escaped (fault matrix, rows 43b and S13)."""
+    Log().warning("sending.paused", error=f"ok {letter}rorre")
+    escaped = letter.encode("unicode_escape").decode()
+    assert caplog.records[0].getMessage() == f'sending.paused error="ok {escaped}rorre"'.replace("\\", "\\\\")
+
+
+def test_letters_of_any_language_stay(caplog: pytest.LogCaptureFixture) -> None:
+    """Only what is not seen is escaped; a space is, at any width."""
+    text = "Zürich\u00a0日本\u3000नमस्ते 🙂"
+    Log().warning("sending.paused", error=text)
+    assert text in caplog.records[0].getMessage()
+
+
 def test_a_line_stays_one_line(caplog: pytest.LogCaptureFixture) -> None:
     """Text of servers and users can not forge lines (S13)."""
     Log().warning("x", text="a\nWARNING forged\x1b[31m\u2028\ud800" + "y" * 500)

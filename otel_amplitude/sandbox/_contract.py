@@ -25,7 +25,10 @@ Event = dict[str, Any]
 
 MAX_EVENTS = 2_000
 MAX_RAW = 20_000_000
-MAX_DECODED = 64_000_000
+# The larger of the two endpoints: what is refused for its size need not be unpacked first.
+MAX_DECODED = 20_000_000
+# Values of one body. A few bytes of JSON are a hundred of memory as Python objects, so the size alone does not bound it.
+MAX_VALUES = 600_000
 MAX_DEPTH = 40
 MAX_TEXT = 1_024
 MAX_REMARKS = 50
@@ -96,8 +99,8 @@ class UndecodableError(ValueError):
         self.status = status
 
 
-def unpack(raw: bytes, encoding: str) -> bytes:
-    """Give the body without its Content-Encoding, never more than `MAX_DECODED` bytes.
+def unpack(raw: bytes, encoding: str, most: int = MAX_DECODED) -> bytes:
+    """Give the body without its Content-Encoding, never more than `most` bytes.
 
     Raises:
         UndecodableError: unknown encoding (415), broken gzip (400), or too large once unpacked (413).
@@ -111,11 +114,11 @@ def unpack(raw: bytes, encoding: str) -> bytes:
     while raw:
         member = zlib.decompressobj(wbits=31)
         try:
-            part = member.decompress(raw, MAX_DECODED - size + 1)
+            part = member.decompress(raw, most - size + 1)
         except zlib.error as error:
             raise UndecodableError(400, "Invalid gzip request body") from error
         size += len(part)
-        if size > MAX_DECODED:
+        if size > most:
             raise UndecodableError(413, "Payload too large")
         if not member.eof:
             raise UndecodableError(400, "Invalid gzip request body")
@@ -559,6 +562,11 @@ def _missing(name: str) -> Reading:
     return Reading(400, refusal(400, "Request missing required field", missing_field=name), reason=f"missing {name}")
 
 
+def _count_values(body: bytes) -> int:
+    """About how many values a JSON text has, more rather than less."""
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
+
+
 def read_upload(endpoint: Endpoint, body: bytes, now_ms: int, knows: Callable[[str], bool]) -> Reading:
     """Read a JSON upload (httpapi, batch).
 
@@ -570,7 +578,7 @@ def read_upload(endpoint: Endpoint, body: bytes, now_ms: int, knows: Callable[[s
     """
     if not body.strip():
         return Reading(400, refusal(400, "Missing request body", missing_field=None), reason="missing body")
-    if len(body) > endpoint.max_bytes:
+    if len(body) > endpoint.max_bytes or _count_values(body) > MAX_VALUES:
         return Reading(413, too_large(), reason="too many bytes")
     try:
         upload = parse(body)
@@ -607,7 +615,7 @@ def _as_events(endpoint: Endpoint, items: list[Any]) -> list[Any]:
 
 def read_identify(endpoint: Endpoint, body: bytes, content_type: str, now_ms: int, knows: Callable[[str], bool]) -> Reading:
     """Read a form upload (identify, groupidentify); its identifications become events of the same effect."""
-    if len(body) > endpoint.max_bytes:
+    if len(body) > endpoint.max_bytes or _count_values(body) > MAX_VALUES:
         return Reading(413, too_large(), reason="too many bytes")
     try:
         form = read_form(body, content_type)

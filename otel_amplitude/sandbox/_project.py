@@ -95,7 +95,7 @@ class Project:
         now = time.time()
         encoding = headers.get("content-encoding", "").strip().lower()
         try:
-            body, reading = contract.unpack(raw, encoding), None
+            body, reading = contract.unpack(raw, encoding, endpoint.max_bytes), None
         except contract.UndecodableError as error:
             body = raw
             reading = Reading(error.status, contract.refusal(error.status, str(error)), reason="encoding")

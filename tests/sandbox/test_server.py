@@ -7,8 +7,11 @@ import gzip
 import http.client
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -473,6 +476,45 @@ def test_large_bodies(sandbox: Sandbox, client: Client, make_client: Callable[..
     bomb = gzip.compress(bytes(80_000_000), 1)
     assert make_client(sandbox).request("POST", "/batch", bomb, Content_Encoding="gzip")[0] == 413
     assert make_client(sandbox).tell("/api/counters", {"process": "x", "books": {"a": "x" * 70_000}})[0] == 413
+
+
+BOMBS = {
+    "spaces": b'{"api_key":"k","events":[' + b" " * (200 << 20) + b"]}",
+    "spaces within the limit": b'{"api_key":"k","events":[' + b" " * 19_900_000 + b"]}",
+    "lists": b'{"api_key":"k","events":[' + b"[]," * 6_000_000 + b"[]]}",
+    "maps": b'{"api_key":"k","events":[' + b'{"a":1},' * 2_000_000 + b"{}]}",
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of another process's memory is read in /proc")
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_bomb_costs_little_memory(bomb: str) -> None:
+    """Fault matrix, row S25: whatever a body of 20 MB unpacks to, and is parsed to, the sandbox grows by at most 100 MB."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    box = subprocess.Popen(
+        [sys.executable, "-m", "otel_amplitude.sandbox", "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+
+    def peak() -> float:
+        return int(Path(f"/proc/{box.pid}/status").read_text().partition("VmHWM:")[2].split()[0]) / 1000
+
+    try:
+        assert box.stdout is not None
+        while b"http://" not in box.stdout.readline():
+            assert box.poll() is None
+        before = peak()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=50)
+        body = gzip.compress(BOMBS[bomb], 6)
+        connection.request("POST", "/batch", body, {"Content-Type": "application/json", "Content-Encoding": "gzip"})
+        assert connection.getresponse().status in (400, 413)
+        connection.close()
+        assert peak() - before < 100
+    finally:
+        box.terminate()
+        box.wait(20)
+        box.stdout.close()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
