@@ -4,12 +4,14 @@ Theory of operation
 ===================
 
 An instrumentation knows the routes of one application. Where applications, routers or mounts lie inside each other, the request's span has
-the outermost half of the route, such as `/shop`, or none. The other halves come from two places:
+the outermost half of the route, such as `/shop`, or none. The other halves come from three places:
 
 * **Inner spans.** OpenTelemetry's instrumentations make an INTERNAL span with the inner route for each application inside. In process the
   request's scope keeps these spans, in a file they are looked for in the same document (`InnerRoutes`).
 * **The ASGI scope.** Starlette (from 1.0) and FastAPI leave the route object that they chose in it; the way from the application's routes
   to this object gives the templates of the mounts that have no span (`_routes_found`).
+
+* **The glue** (`instrument(app, mounted_at="/admin")`), where nothing else knows the outer half: a Flask application under a dispatcher.
 
 `join` in `_routes` puts the halves together, and compares each step with the path of the request. Neither the path, nor `root_path`, nor
 `SCRIPT_NAME` is ever a source: they hold real values, such as the name of a tenant.
@@ -144,29 +146,43 @@ def _ways(routes: Iterable[Any], wanted: object, prefix: str, depth: int) -> Ite
             yield from _ways(children, wanted, prefix + path, depth + 1)
 
 
-def whole_route(attributes: Mapping[str, Any], inner: Sequence[str] = (), asgi: Mapping[str, Any] | None = None) -> str | None:
+def whole_route(
+    attributes: Mapping[str, Any], inner: Sequence[str] = (), asgi: Mapping[str, Any] | None = None, mounted_at: str = ""
+) -> str | None:
     """Give the whole route of a request; None where its span has it already, `""` where it has none but raw text.
 
     Args:
         attributes: of the request's span.
         inner: the routes of the applications inside, the outermost first.
         asgi: the ASGI scope of the request.
+        mounted_at: where the application is mounted, as its glue was told.
     """
     given = attributes.get(ROUTE)
     given = given if isinstance(given, str) else ""
     found = _NONE if asgi is None else _routes_found(asgi)
     parameters = None if asgi is None or normalise(given) in found.normalised else asgi.get("path_params")
     is_whole = normalise(given) in found.normalised if found.templates else bool(given) and not parameters
-    if (is_whole and not inner) or (TORNADO in attributes and not given):  # Tornado's route stands in the name of the span
+    if (is_whole and not inner and not mounted_at) or (TORNADO in attributes and not given):  # Tornado's route stands in the span's name
         return None
     path = read_path(attributes)
     if given and parameters:
         given = without_values(given, path, parameters)
     joined = (join(given, [*inner, template], path) for template in found.templates or ("",))
     whole = next((route for route in joined if route is not None), None)
+    if mounted_at:
+        whole = _mounted(mounted_at, [route for route in (whole, given, *found.templates) if route], path)
     if whole is None:
         whole = normalise(given) or ("/" if path and not parts_of(path) else "")
     return None if whole == attributes.get(ROUTE, "") else whole
+
+
+def _mounted(mounted_at: str, routes: Sequence[str], path: str) -> str | None:
+    """Give a route with the template of the mount before it: as it fits the path, else before the first, since a proxy may cut the path."""
+    joined = (join(mounted_at, [route], path) for route in routes)
+    whole = next((route for route in joined if route is not None), None)
+    if whole is None and routes:
+        whole = normalise(f"{mounted_at}/{normalise(routes[0])}")
+    return whole
 
 
 def without_values(route: str, path: str, parameters: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from opentelemetry.context import Context, attach, detach, get_current
 
+from otel_amplitude.errors import ConfigurationError
 from otel_amplitude.identity._anchor import EnvironGetter, HeaderGetter
 from otel_amplitude.identity._current import scope_of, set_user
 from otel_amplitude.identity._propagator import installed
@@ -24,6 +25,17 @@ def scope_for(carrier: Any) -> RequestScope:
     if isinstance(scope.outer, RequestScope) and scope.outer.root() is not scope:  # an application inside a request of another kind
         scope.join(scope.outer.root())
     return scope
+
+
+def checked_mount(mounted_at: object) -> str:
+    """Give the option `mounted_at` back when it can be one.
+
+    Raises:
+        ConfigurationError: it is no text that begins with a slash.
+    """
+    if not isinstance(mounted_at, str) or (mounted_at and not mounted_at.startswith("/")):
+        raise ConfigurationError(f"mounted_at must be a template that begins with a slash, not {mounted_at!r}: write mounted_at='/admin'")
+    return mounted_at
 
 
 class Entered(NamedTuple):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_amplitude.frameworks._request import tell
+from otel_amplitude.frameworks._request import checked_mount, tell
 from otel_amplitude.identity._current import scope_of
 from otel_amplitude.identity._frameworks import wrap_flask_response
 from otel_amplitude.identity._propagator import connect_frameworks
@@ -33,7 +33,7 @@ def _flask_login() -> object:
     return user.get_id() if user.is_authenticated else None
 
 
-def instrument(app: Flask, user: Callable[[], object] | None = None) -> None:
+def instrument(app: Flask, user: Callable[[], object] | None = None, *, mounted_at: str = "") -> None:
     """Call `set_user` after each view of `app` with the id of who is logged in.
 
     `set_user` itself needs no glue in Flask: it finds Flask's current request, from the first hook to the last byte of the body.
@@ -43,7 +43,13 @@ def instrument(app: Flask, user: Callable[[], object] | None = None) -> None:
         user: gives the user's id in the request's context, or None when nobody is logged in, after the view; what it reads of the
             session is its own choice. An exception of it is no answer. None means Flask-Login, only where the view has loaded
             the user: no query and no `Vary: Cookie` is added.
+        mounted_at: where the application is mounted in another one, as a template (`/admin`): Werkzeug's `DispatcherMiddleware` tells
+            nothing of it, so the routes of the application's events would lack it.
+
+    Raises:
+        ConfigurationError: `mounted_at` is no template that begins with a slash.
     """
+    prefix = checked_mount(mounted_at)
     connect_frameworks()
     ask = _flask_login if user is None else user
 
@@ -52,6 +58,7 @@ def instrument(app: Flask, user: Callable[[], object] | None = None) -> None:
         scope = scope_of()
         if isinstance(scope, RequestScope):  # again, since nothing may have asked for the scope before the response was made
             wrap_flask_response(scope, response)
+            scope.mounted_at = prefix
         try:
             found = ask()
         except Exception:  # who it was is not worth a failed response

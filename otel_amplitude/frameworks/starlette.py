@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from otel_amplitude.frameworks._request import enter, leave, scope_for, tell
+from otel_amplitude.frameworks._request import checked_mount, enter, leave, scope_for, tell
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -35,15 +35,20 @@ def authenticated_user(scope: Scope) -> object:
 class AmplitudeMiddleware:
     """ASGI middleware that calls `set_user` when the answer to a request, or the acceptance of a WebSocket, begins."""
 
-    def __init__(self, app: App, user: Callable[[Scope], object] = authenticated_user) -> None:
+    def __init__(self, app: App, user: Callable[[Scope], object] = authenticated_user, *, mounted_at: str = "") -> None:
         """Wrap `app`.
 
         Args:
             app: the ASGI application.
             user: gives the user's id from the ASGI scope, or None when nobody is logged in. An exception of it is no answer.
+            mounted_at: where the application is mounted in another one, as a template (`/t/{tenant}`); only where nothing else knows it.
+
+        Raises:
+            ConfigurationError: `mounted_at` is no template that begins with a slash.
         """
         self.app = app
         self._user = user
+        self._mounted_at = checked_mount(mounted_at)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -56,7 +61,10 @@ class AmplitudeMiddleware:
                 self._learn(scope)
             await send(message)
 
-        done = enter(scope_for(scope))
+        request = scope_for(scope)
+        if self._mounted_at:
+            request.root().mounted_at = self._mounted_at
+        done = enter(request)
         try:
             await self.app(scope, receive, learn_and_send)
         finally:

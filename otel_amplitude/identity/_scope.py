@@ -203,6 +203,7 @@ class RequestScope(Scope):
         outer: what held where this one was made; read and emptied when the request span starts.
         inner_spans: spans of applications inside the request, in the order of their starts: root spans that are no requests of their
             own, and INTERNAL ones with a method. At most 16.
+        mounted_at: the template of the place where the glue's application is mounted; empty when it was not told.
         is_wrapped: Flask was asked to let the body of the response run in this scope.
         entered: glue holds the request open, from before the application until after it.
     """
@@ -218,6 +219,7 @@ class RequestScope(Scope):
         "is_wrapped",
         "joined",
         "kind",
+        "mounted_at",
         "outer",
     )
     shared = True
@@ -232,6 +234,7 @@ class RequestScope(Scope):
         self.joined: RequestScope | None = None
         self.outer: Scope | None = None
         self.inner_spans: list[Any] = []
+        self.mounted_at = ""
         self.is_wrapped = False
         self.entered = False
         self._span: ref[Any] | None = None

@@ -15,7 +15,7 @@ from otel_amplitude.convert._select import Choice, Selector
 from otel_amplitude.convert._spans import Converter
 from otel_amplitude.convert._tables import EVENT_TYPE, ROUTE, TORNADO
 from otel_amplitude.convert._view import read_status
-from otel_amplitude.convert.mounts import whole_route
+from otel_amplitude.convert.mounts import inner_route, whole_route
 from otel_amplitude.identity._open_spans import SPAN_ID, OpenSpans
 from otel_amplitude.identity._resolver import Identity
 from otel_amplitude.identity._scope import RequestScope
@@ -96,16 +96,27 @@ class Reader:
         ):
             return  # so it is for most spans, for which everybody pays
         if span.kind is _SERVER:
-            attributes = _routed(attributes, ())
+            self._request(span, attributes, self.open_spans.scope(span, noted), closed)
+            return
         choice = self._selector.span(span, attributes)
         if (choice is not None or self._reads_every_span) and not is_suppressed():
             spans = self.open_spans
-            scope = spans.scope(span, noted)
-            if span.kind is _SERVER and isinstance(scope, RequestScope) and scope.is_inner(context) and EVENT_TYPE not in attributes:
-                return  # of an application inside the request, whose own span makes the event
-            self._read(span, attributes, choice, scope, spans.parents(span), closed)
-            if isinstance(scope, RequestScope):
-                scope.ended(context)
+            self._read(span, attributes, choice, spans.scope(span, noted), spans.parents(span), closed)
+
+    def _request(self, span: ReadableSpan, attributes: Mapping[str, Any], scope: Scope | None, closed: bool) -> None:
+        """Read the span of a request, or of an application inside one."""
+        if isinstance(scope, RequestScope):
+            if not scope.is_inner(span.context):
+                inner = [route for found in scope.inner_spans if (route := inner_route(found))]
+                attributes = _routed(attributes, inner, scope.asgi, scope.mounted_at)
+                scope.ended(span.context)
+            elif EVENT_TYPE not in attributes:
+                return  # the span of the request around it makes the event
+        else:
+            attributes = _routed(attributes)
+        choice = self._selector.span(span, attributes)
+        if (choice is not None or self._reads_every_span) and not is_suppressed():
+            self._read(span, attributes, choice, scope, self.open_spans.parents(span), closed)
 
     def may_be_event(self, names: Collection[str], *, is_told: bool = False) -> bool:
         """Say whether an item with attributes of these names can become an event; by that alone, so that most need not be read whole.
@@ -326,9 +337,11 @@ class Reader:
         self._client.log.error("conversion.failed", error=self._client.log.raised(error))
 
 
-def _routed(attributes: Mapping[str, Any], inner: Sequence[str]) -> Mapping[str, Any]:
+def _routed(
+    attributes: Mapping[str, Any], inner: Sequence[str] = (), asgi: Mapping[str, Any] | None = None, mounted_at: str = ""
+) -> Mapping[str, Any]:
     """Give the attributes of a request's span with its whole route."""
-    route = whole_route(attributes, inner)
+    route = whole_route(attributes, inner, asgi, mounted_at)
     return attributes if route is None else {**attributes, ROUTE: route}
 
 
