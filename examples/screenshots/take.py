@@ -1,4 +1,4 @@
-"""Takes the pictures of the README: runs the demo without Amplitude code, and photographs what its sandbox shows.
+"""Takes the pictures of the documents: of the demo without Amplitude code, and of a sandbox without events, before and after refusals.
 
 Run it in the repository with `python examples/screenshots/take.py`; it needs Chromium, and the packages of the demo and `playwright`.
 """
@@ -12,7 +12,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from otel_amplitude import Amplitude, Config
+from otel_amplitude.sandbox import KEY, Sandbox
 
 HERE = Path(__file__).parent
 PICTURES: dict[str, dict[str, Any]] = {
@@ -33,6 +36,22 @@ def show_a_timeline(page: Page, address: str) -> None:
     page.wait_for_selector("text=Session from")
 
 
+def show_a_service_without_events(browser: Browser) -> None:
+    """An empty page with its steps; and the same once requests were refused."""
+    with Sandbox() as sandbox:
+        page = browser.new_context(viewport={"width": 1360, "height": 900}).new_page()
+        page.goto(sandbox.url)
+        page.wait_for_selector("#empty >> text=Waiting for the first event")
+        page.screenshot(path=HERE / "empty.png")
+        client = Amplitude(Config(KEY, server_url=f"{sandbox.url}/2/httpapi", log_level="NONE"))
+        for reason, count in (("no_identity", 10), ("excluded", 5), ("bot", 3)):
+            for _ in range(count):
+                client.refuse(reason)
+        client.shutdown()
+        page.wait_for_selector("#refused >> text=18 requests became no event")
+        page.screenshot(path=HERE / "refused.png")
+
+
 def main() -> None:
     with subprocess.Popen(["otel-amplitude", "demo", "--rules", "--keep"], stdout=subprocess.PIPE, text=True) as demo:
         said = ""
@@ -48,6 +67,7 @@ def main() -> None:
                 (show_a_timeline if name == "phone" else show_an_order)(page, address)
                 page.wait_for_timeout(500)
                 page.screenshot(path=HERE / f"{name}.png")
+            show_a_service_without_events(browser)
             browser.close()
         demo.send_signal(signal.SIGINT)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from opentelemetry import environment_variables
 from opentelemetry.sdk import environment_variables as sdk_environment_variables
@@ -132,6 +133,12 @@ def key(setup: Setup) -> Iterator[Finding]:
             )
         yield Finding("ok", f"events go to {setup.config.endpoint}")
         yield from _zone(setup.config)
+        if urlsplit(setup.config.endpoint).hostname == "localhost":
+            yield Finding(
+                "note",
+                "server_url names localhost: counters, and so why a request became no event, are posted to a literal address only",
+                "write 127.0.0.1 in server_url to see them on the sandbox's page",
+            )
         if setup.config.dry_run or setup.config.opt_out:
             yield Finding(
                 "doubt", f"{'dry_run' if setup.config.dry_run else 'opt_out'} is set: nothing is sent", "take the option out to send"

@@ -160,6 +160,13 @@ def test_frameworks() -> None:
     assert levels(examine.frameworks(setup(packages=""))) == ["note"]
 
 
+def test_a_sandbox_by_name() -> None:
+    """Its page would not show the counters: a note says what to write."""
+    by_name, by_address = (setup(server_url=f"http://{host}:8010/2/httpapi") for host in ("localhost", "127.0.0.1"))
+    assert "127.0.0.1" in only(examine.key(by_name), "note").cure
+    assert "note" not in levels(examine.key(by_address))
+
+
 def test_the_key() -> None:
     """One that does not look like Amplitude's is a doubt; a client that sends nothing too. No key is shown."""
     assert levels(examine.key(setup())) == ["ok", "ok"]

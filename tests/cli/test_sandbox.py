@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from otel_amplitude.cli._ask import ask
-from otel_amplitude.sandbox import Sandbox
+from otel_amplitude.sandbox import KEY, Sandbox
 
 
 @pytest.mark.heavy
@@ -50,6 +51,15 @@ def test_what_it_says(run: Any) -> None:
     assert "sandbox: http://127.0.0.1:" in ended.out
     assert "OTEL_EXPORTER_AMPLITUDE_SERVER_URL=http://127.0.0.1:" in ended.out
     assert "curl" in ended.out
+
+
+@pytest.mark.usefixtures("ends_at_once")
+def test_one_key_works_everywhere(run: Any) -> None:
+    """The key that command and page show is the README's, suits a cookie, and looks like a real one."""
+    assert KEY in run("sandbox", "--port", 0).out
+    assert KEY in Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
+    assert run("cookie", "--api-key", KEY).code == 0
+    assert re.fullmatch("[0-9a-f]{32}", KEY)
 
 
 @pytest.mark.usefixtures("ends_at_once")
