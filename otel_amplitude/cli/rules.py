@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanKind
 
 from otel_amplitude.cli._draft import draft
 from otel_amplitude.cli._inputs import HELP as INPUT_HELP
@@ -23,6 +24,7 @@ from otel_amplitude.convert import Choice, Converter, Selector
 from otel_amplitude.convert._rule import Rule
 from otel_amplitude.convert._rules import Rules, load_rules, parse_rules
 from otel_amplitude.convert._view import LogView, SpanView, View, is_skipped, read_event_type
+from otel_amplitude.convert.mounts import whole_route
 from otel_amplitude.errors import RulesError
 from otel_amplitude.identity import Identity
 
@@ -202,6 +204,8 @@ def _outcome(view: View, choice: Choice | str | None, taker: Rule | None, named:
 
 def _judged_span(span: ReadableSpan, rules: Rules) -> tuple[View, Choice | str | None, dict[str, Any] | None]:
     attributes = dict(span.attributes or {})
+    if span.kind is SpanKind.SERVER and (route := whole_route(attributes)) is not None:
+        attributes["http.route"] = route
     choice = Selector(rules=rules).span(span, attributes)
     made = Converter().span(span, attributes, choice, _SOMEBODY) if isinstance(choice, Choice) else None
     return SpanView(span, attributes), choice, _shown(made)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from otel_amplitude.convert._tables import FORWARDED_FOR, PEER
+from otel_amplitude.identity._headers import captured
 
 _MAX_HEADER = 2_048
 
@@ -25,9 +26,7 @@ def client_address(attributes: Mapping[str, Any], proxies: int) -> str | None:
     if proxies == 0:
         peer = next((attributes[name] for name in PEER if name in attributes), None)
         return public_address(peer) if type(peer) is str else None
-    header = attributes.get(FORWARDED_FOR)
-    lines = (header,) if type(header) is str else header if isinstance(header, (tuple, list)) else ()
-    hops = [hop for line in lines if type(line) is str for hop in line[-_MAX_HEADER:].split(",")]
+    hops = (captured(attributes, FORWARDED_FOR) or "")[-_MAX_HEADER:].split(",")
     return public_address(hops[-proxies].strip()) if len(hops) >= proxies else None
 
 

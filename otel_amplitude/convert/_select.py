@@ -30,6 +30,7 @@ from otel_amplitude.convert._tables import (
 from otel_amplitude.convert._view import LogView, SpanView, is_skipped, read_event_type, read_path, read_route, read_status, read_text
 from otel_amplitude.events import SPECIAL_TYPES
 from otel_amplitude.identity._headers import PURPOSES, UPGRADE, attributes_of, captured, is_prefetch, is_websocket
+from otel_amplitude.identity._headers import USER_AGENT as USER_AGENT_HEADER
 from otel_amplitude.limits import MAX_STRING
 from otel_amplitude.log import LOGGER_NAME
 
@@ -183,7 +184,7 @@ class Selector:
             return None
         if self._is_excluded(route, attributes):
             return "excluded"
-        agent = read_text(attributes, USER_AGENT)
+        agent = read_text(attributes, USER_AGENT) or captured(attributes, USER_AGENT_HEADER)
         refusal = "bot" if SYNTHETIC in attributes else _refused_agent(agent[:_MAX_USER_AGENT]) if agent else None
         return refusal or (_AUTOMATIC if route else "no_route")
 

@@ -29,7 +29,8 @@ PROTOCOL: Final = "network.protocol.name"
 USER_AGENT: Final = ("user_agent.original", "http.user_agent")
 SYNTHETIC: Final = "user_agent.synthetic.type"
 PEER: Final = ("client.address", "network.peer.address", "net.peer.ip")
-FORWARDED_FOR: Final = "http.request.header.x_forwarded_for"
+# A header, as captured on the span.
+FORWARDED_FOR: Final = "x-forwarded-for"
 # Tornado's instrumentation sets no http.route; its span name is `GET /users/{uid}`, or `GET` when nothing matched.
 TORNADO: Final = "tornado.handler"
 

@@ -21,6 +21,7 @@ from otel_amplitude.errors import ConfigurationError
 from otel_amplitude.frameworks.celery import _publish
 from otel_amplitude.identity import AmplitudePropagator, make_cookie
 from otel_amplitude.identity._luggage import HEADER, unpack
+from otel_amplitude.otel._components import client_for
 from otel_amplitude.otel._processors import AmplitudeLogRecordProcessor
 from otel_amplitude.setup import attach_propagator
 
@@ -59,6 +60,15 @@ def test_an_identity_header_is_seen_in_either_spelling(name: str, value: Any) ->
     service = Traced(identity_headers={"device": "X-Device-Id"})
     request(service, **{name: value})
     assert [event["device_id"] for event in service.events()] == ["device-1234"]
+
+
+@pytest.mark.parametrize("name", ["http.request.header.x-forwarded-for", "http.request.header.x_forwarded_for"])
+@pytest.mark.parametrize("value", [("8.8.4.4, 8.8.8.8",), ["8.8.4.4", "8.8.8.8"], "8.8.4.4,8.8.8.8", '["8.8.4.4, 8.8.8.8"]'], ids=repr)
+def test_an_address_is_seen_in_either_spelling(name: str, value: Any) -> None:
+    """As above, for the client's address behind one proxy."""
+    service = Traced(client_ip=1)
+    request(service, **{"user.id": "user-1234", name: value})
+    assert [event["ip"] for event in service.events()] == ["8.8.8.8"]
 
 
 @pytest.mark.parametrize("now", [0, 86_400_000])
@@ -225,6 +235,16 @@ def test_the_environment_can_name_a_function() -> None:
     config = Config.load({"api_key": KEY}, variables)
     assert config.identity_headers == {"user": ("authorization", config.identity_headers["user"][1]), "device": "x-device-id"}  # type: ignore[index]
     assert Config(KEY, identity_headers={"user": ["authorization", "world.test_headers:user_of"]}).identity_headers is not None
+
+
+def test_without_code_a_wrong_function_disables_the_exporter_with_one_error(caplog: pytest.LogCaptureFixture) -> None:
+    """The application starts all the same."""
+    given = {"api_key": KEY, "identity_headers": "user=authorization:nowhere.auth:user_of"}
+    with caplog.at_level(logging.WARNING, logger="otel_amplitude"):
+        assert [client_for(given), client_for(given)] == [None, None]
+    assert len(caplog.messages) == 1
+    assert "exporter.disabled" in caplog.messages[0]
+    assert "'nowhere.auth:user_of' can not be imported" in caplog.messages[0]
 
 
 # --- files -------------------------------------------------------------------------------------------------------------------

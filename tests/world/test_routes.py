@@ -83,6 +83,12 @@ def test_django_over_asgi() -> None:
     assert fresh.run(DJANGO.replace("URLS", urls)).strip() == f"{ROUTES} {{}}"
 
 
+def test_a_prefetch_of_django() -> None:
+    """refugies-info/karfur#2603: `Purpose: prefetch`, as Next.js and Chrome send it."""
+    urls = "for purpose in ({}, {'Sec-Purpose': 'prefetch;prerender'}, {'Purpose': 'prefetch'}):\n    Client(headers={**headers, **purpose}).get('/news/')"
+    assert fresh.run(DJANGO.replace("URLS", urls)).strip() == "['/news'] {'prefetch': 2}"
+
+
 def test_flask_with_blueprints_and_under_a_dispatcher(traced: Traced) -> None:
     """pallets/werkzeug's DispatcherMiddleware: the prefix is in no template, so the route is the inner one, and never the path."""
     main, admin = flask.Flask("main"), flask.Flask("admin")

@@ -147,6 +147,16 @@ def test_what_a_prefetched_view_annotates_inside_is_an_event(get: Get, traced: T
     assert [event["event_type"] for event in traced.events()] == ["Stock Checked"]
 
 
+@pytest.mark.parametrize(
+    "name", ["user_agent.original", "http.user_agent", "http.request.header.user-agent", "http.request.header.user_agent"]
+)
+def test_a_bot_is_known_by_each_name_of_the_attribute(name: str, traced: Traced) -> None:
+    """Spans of services in other languages, which may have captured the header alone."""
+    for agent in (GOOGLEBOT, BROWSER):
+        traced.tracer.start_span("GET", kind=SpanKind.SERVER, attributes={**PAGE, name: agent}).end()
+    assert (len(traced.events()), traced.refused()) == (1, {"bot": 1})
+
+
 # --- WebSockets --------------------------------------------------------------------------------------------------------------
 
 
@@ -195,12 +205,21 @@ def test_a_websocket_of_starlette(traced: Traced) -> None:
 
 
 async def connect(port: int) -> None:
-    async with ClientSession(headers=visitor()) as session, session.ws_connect(f"http://127.0.0.1:{port}/ws/blue") as socket:
-        await socket.receive()
+    """Ask for a page, prefetch it, ask for it as a bot, and open a WebSocket."""
+    page = f"http://127.0.0.1:{port}/products/tea"
+    async with ClientSession(headers=visitor()) as session:
+        for headers in ({"User-Agent": BROWSER}, {"Sec-Purpose": "prefetch;prerender"}, {"User-Agent": GOOGLEBOT}):
+            async with session.get(page, headers=headers) as response:
+                assert response.status == 200
+        async with session.ws_connect(f"http://127.0.0.1:{port}/ws/blue") as socket:
+            await socket.receive()
 
 
 def test_a_websocket_of_aiohttp(traced: Traced) -> None:
     """There it is a GET with the status 101."""
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
 
     async def handler(request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
@@ -211,6 +230,7 @@ def test_a_websocket_of_aiohttp(traced: Traced) -> None:
     async def main() -> None:
         app = web.Application()
         app.router.add_get("/ws/{room}", handler)
+        app.router.add_get("/products/{name}", page)
         runner = web.AppRunner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -223,18 +243,22 @@ def test_a_websocket_of_aiohttp(traced: Traced) -> None:
         asyncio.run(main())
     finally:
         AioHttpServerInstrumentor().uninstrument()
-    assert (traced.events(), traced.refused()) == ([], {"websocket": 1})
+    assert (traced.routes(), traced.refused()) == (["/products/{name}"], {"prefetch": 1, "bot": 1, "websocket": 1})
 
 
 def test_a_websocket_of_tornado(traced: Traced) -> None:
     """There it is a GET with the status 101, and no route but in the span's name."""
+
+    class Product(tornado.web.RequestHandler):
+        def get(self, name: str) -> None:
+            self.write(name)
 
     class Room(tornado.websocket.WebSocketHandler):
         def open(self, *_: str, **__: str) -> None:
             self.close()
 
     async def main() -> None:
-        server = tornado.httpserver.HTTPServer(tornado.web.Application([(r"/ws/(\w+)", Room)]))
+        server = tornado.httpserver.HTTPServer(tornado.web.Application([(r"/ws/(\w+)", Room), (r"/products/(\w+)", Product)]))
         [socket] = tornado.netutil.bind_sockets(0, "127.0.0.1")
         server.add_sockets([socket])
         await connect(socket.getsockname()[1])
@@ -246,7 +270,7 @@ def test_a_websocket_of_tornado(traced: Traced) -> None:
         asyncio.run(main())
     finally:
         TornadoInstrumentor().uninstrument()
-    assert (traced.events(), traced.refused()) == ([], {"websocket": 1})
+    assert (traced.routes(), traced.refused()) == (["/products/{name}"], {"prefetch": 1, "bot": 1, "websocket": 1})
 
 
 def test_a_websocket_over_wsgi(traced: Traced) -> None:
