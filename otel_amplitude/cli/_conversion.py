@@ -11,10 +11,12 @@ the client delivers on its own.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import IO, Final, NamedTuple
+from dataclasses import replace
+from typing import IO, Any, Final, NamedTuple
 
 import orjson
 from opentelemetry.sdk._logs import ReadableLogRecord
@@ -23,7 +25,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from otel_amplitude.cli._inputs import Problems
 from otel_amplitude.client import Amplitude
 from otel_amplitude.clock import wall
-from otel_amplitude.config import Config
+from otel_amplitude.config import Config, environment_values
 from otel_amplitude.convert.ancestors import Ancestors, Line, Waiting, above
 from otel_amplitude.convert.documents import Document
 from otel_amplitude.convert.looks import looks_json
@@ -33,16 +35,43 @@ from otel_amplitude.convert.recorded import CAUSES, Recorded, Resources, guarded
 from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.exporter import AmplitudeExporter, read_ids
 from otel_amplitude.otel._reader import Outcome, reader_of
-from otel_amplitude.transport import Request, Response
+from otel_amplitude.transport import Request, Response, Transport
 
 MAX_WAITING: Final = 100_000
 MAX_WAITING_BYTES: Final = 64 * 2**20
 _MAX_PROBLEMS: Final = 1_000
+_KEY_OF_NOBODY: Final = "not-sent-anywhere"
+# Yesterday's traffic comes at once: no cap by the minute. What is not sent is still in the input: no spool, but room for a slice.
+OURS: Final[dict[str, Any]] = {
+    "auto_events_per_minute": 0,
+    "upload_interval": 0.2,
+    "spool": None,
+    "dry_run": False,
+    "max_cached_events": 500_000,
+    "max_cached_bytes": 512 * 2**20,
+}
+
 _TAKEN: Final = Response(status=200, headers={}, body=b'{"code":200}')
 _WITHOUT_ID: Final = "is an event without insert_id, which would be counted twice when this is repeated"
 
 Place = tuple[int, int]
 """The number of a document, and that of an item in it."""
+
+
+class Collecting:
+    """A transport that hands over events, where others send them."""
+
+    def __init__(self, take: Callable[[dict[str, Any]], object]) -> None:
+        self._take = take
+
+    def send(self, request: Request) -> Response:
+        """Hand over the events of one request."""
+        for event in orjson.loads(request.body)["events"]:
+            self._take(event)
+        return _TAKEN
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 class Lines:
@@ -80,6 +109,26 @@ class Lines:
         """
         if self.error is not None:
             raise self.error
+
+
+def config_for_writing(options: Mapping[str, Any], transport: Transport) -> Config:
+    """Give the options of a client whose events go to `transport`: no key is needed, and the order of the input is kept.
+
+    Args:
+        options: of the command line; others come from the environment.
+        transport: where the events go.
+
+    Raises:
+        ConfigurationError: an option can not be used.
+    """
+    known = {**environment_values(os.environ), **options}
+    config = Config.load({**options, "api_key": known.get("api_key", _KEY_OF_NOBODY)})
+    return replace(config, **OURS, max_in_flight=1, server_url=None, compression="none", transport=transport)
+
+
+def is_event(data: object) -> bool:
+    """Say whether a JSON value is an event of Amplitude, or the counters at the end of a dry run."""
+    return isinstance(data, dict) and ("event_type" in data or "$books" in data)
 
 
 class Books(NamedTuple):
@@ -124,7 +173,7 @@ class Conversion(AbstractContextManager["Conversion"]):
         empty: documents of OTLP in which there was no span and no log record.
     """
 
-    def __init__(self, config: Config, lines: Lines | None, timeout: float) -> None:
+    def __init__(self, config: Config, lines: Lines | None = None, timeout: float = 60.0) -> None:
         """Begin.
 
         Args:
@@ -157,7 +206,7 @@ class Conversion(AbstractContextManager["Conversion"]):
         data = document.data
         if isinstance(data, list) and any(isinstance(member, dict) and "event_type" in member for member in data):
             return sum(self._event(member, orjson.dumps(member), wrong) for member in data)
-        if isinstance(data, dict) and ("event_type" in data or "$books" in data):
+        if is_event(data):
             return self._event(data, document.raw.strip(), wrong)
         taken = self._items(find_all(document, wrong, self._resources), number, wrong)
         self.empty += not taken and not wrong

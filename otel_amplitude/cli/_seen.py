@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,9 @@ from typing import Any, Final
 import orjson
 
 from otel_amplitude.cli._ask import ask
-from otel_amplitude.cli._inputs import SourceError
+from otel_amplitude.cli._conversion import Collecting, Conversion, config_for_writing, is_event
+from otel_amplitude.cli._inputs import HELP as INPUT_HELP
+from otel_amplitude.cli._inputs import Inputs, Problems, SourceError
 from otel_amplitude.delivery.disk.inspect import iter_records
 
 _MAX_PROPERTIES: Final = 200
@@ -79,7 +82,7 @@ class Seen:
         types: by event type.
         refusals: events that were refused before they were sent, by reason, from the books of the processes.
         rejections: what the sandbox rejected, by reason.
-        broken: lines that were no event.
+        broken: what in files was no event.
         forgotten: events that a sandbox took, and has no more.
     """
 
@@ -87,7 +90,7 @@ class Seen:
     types: dict[str, TypeSeen] = field(default_factory=dict)
     refusals: Counter[str] = field(default_factory=Counter)
     rejections: Counter[str] = field(default_factory=Counter)
-    broken: list[str] = field(default_factory=list)
+    broken: Problems = field(default_factory=Problems)
     forgotten: int = 0
 
     @property
@@ -112,7 +115,9 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     """Add the words that say where to look, one of which must be given."""
     sources = parser.add_mutually_exclusive_group(required=True)
     sources.add_argument("--sandbox", metavar="URL", help="a running sandbox")
-    sources.add_argument("--events", metavar="FILE", help="events as JSON lines: what the option dry_run wrote, or spool export")
+    sources.add_argument(
+        "--events", metavar="FILE", nargs="+", help="events: what the option dry_run wrote, or spool export; or " + INPUT_HELP
+    )
     sources.add_argument("--spool", metavar="DIR", help="a spool directory")
 
 
@@ -124,7 +129,7 @@ def read_catalog(arguments: argparse.Namespace) -> Seen:
     """
     if arguments.sandbox:
         return _sandbox_catalog(arguments.sandbox)
-    seen = Seen(_source(arguments))
+    seen = Seen(source_of(arguments))
     for event in read_events(arguments, seen):
         seen.types.setdefault(str(event.get("event_type")), TypeSeen()).add(event)
     return seen
@@ -144,35 +149,59 @@ def read_events(arguments: argparse.Namespace, seen: Seen) -> Iterator[dict[str,
         if not Path(arguments.spool).is_dir():
             raise SourceError(f"{arguments.spool} is no directory; give the one in the option spool_dir")
         for number, record in enumerate(iter_records(arguments.spool), start=1):
-            yield from _event(record.body, f"record {number} of {record.process}/{record.segment}", seen, {})
+            yield from _event(_parsed(record.body), f"record {number} of {record.process}/{record.segment}", seen, {})
     else:
-        books: dict[str, Mapping[str, Any]] = {}
-        try:
-            with Path(arguments.events).open("rb") as lines:
-                for number, line in enumerate(lines, start=1):
-                    if line.strip():
-                        yield from _event(line, f"line {number}", seen, books)
-        except OSError as error:
-            raise SourceError(f"{arguments.events} can not be read ({error.strerror}); give the file in the option dry_run") from error
-        for process in books.values():
-            seen.refusals.update(_counts(process.get("refused")))
+        yield from _file_events(arguments.events, seen)
 
 
-def _source(arguments: argparse.Namespace) -> str:
-    return f"sandbox {arguments.sandbox}" if arguments.sandbox else str(arguments.events or arguments.spool)
+def _file_events(names: Sequence[str], seen: Seen) -> Iterator[dict[str, Any]]:
+    """Give the events in files: event lines as they are, OTLP as `convert` makes events of it with the options of the environment."""
+    books: dict[str, Mapping[str, Any]] = {}
+    made: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        conversion: Conversion | None = None
+        for number, document in enumerate(Inputs(names), start=1):
+            data = document.data
+            if not document.problem and is_event(data[0] if isinstance(data, list) and data else data):
+                yield from _event(data, document.where, seen, books)
+                continue
+            if conversion is None:
+                conversion = stack.enter_context(Conversion(config_for_writing({}, Collecting(made.append))))
+            conversion.take(document, number, seen.broken)
+            if conversion.settle():
+                yield from made
+                made.clear()
+        if conversion is not None:
+            conversion.finish()
+            conversion.settle()
+            yield from made
+            seen.refusals.update(conversion.books().refused)
+    for process in books.values():
+        seen.refusals.update(_counts(process.get("refused")))
 
 
-def _event(line: bytes, where: str, seen: Seen, books: dict[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def source_of(arguments: argparse.Namespace) -> str:
+    """Say in words where the events come from."""
+    return f"sandbox {arguments.sandbox}" if arguments.sandbox else arguments.spool or " ".join(arguments.events)
+
+
+def _event(data: object, where: str, seen: Seen, books: dict[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    if isinstance(data, list):
+        for member in data:
+            yield from _event(member, where, seen, books)
+    elif isinstance(data, dict) and isinstance(data.get("$books"), dict):
+        books[str(data.get("process"))] = data["$books"]
+    elif isinstance(data, dict) and isinstance(data.get("event_type"), str):
+        yield data
+    else:
+        seen.broken.note(where, ["is no event"])
+
+
+def _parsed(text: bytes) -> object:
     try:
-        event = orjson.loads(line)
+        return orjson.loads(text)
     except ValueError:
-        event = None
-    if isinstance(event, dict) and isinstance(event.get("$books"), dict):
-        books[str(event.get("process"))] = event["$books"]
-    elif isinstance(event, dict) and isinstance(event.get("event_type"), str):
-        yield event
-    else:
-        seen.broken.append(f"{where} is no event")
+        return None
 
 
 def _counts(value: object) -> dict[str, int]:

@@ -15,6 +15,7 @@ HELP: Final = "List event types with counts, users, properties, refusals, and ev
 EXAMPLES: Final = (
     "otel-amplitude catalog --sandbox http://127.0.0.1:8010",
     "otel-amplitude catalog --events dry-run.jsonl --csv > tracking-plan.csv",
+    "otel-amplitude catalog --events 'traces-*.json.gz'   # what would come of OTLP",
     "otel-amplitude catalog --spool /var/spool/amplitude --json",
 )
 _COLUMNS: Final = ("event_type", "events", "users", "events_per_month", "property", "property_types", "property_count", "property_sample")
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the catalog; 1 when lines were broken."""
+    """Print the catalog; 1 when something could not be read."""
     seen = read_catalog(arguments)
     found = _described(seen, arguments.watched)
     if arguments.json:
@@ -45,11 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
             " (the option dry_run writes all to a file, for --events)",
             file=sys.stderr,
         )
-    for problem in seen.broken[:20]:
+    for problem in seen.broken.lines():
         print(f"otel-amplitude catalog: {problem}", file=sys.stderr)
-    if seen.broken:
-        print(f"otel-amplitude catalog: {len(seen.broken):,} lines were no events and are not counted", file=sys.stderr)
-    return 1 if seen.broken else 0
+    if seen.broken.count:
+        print(f"otel-amplitude catalog: {seen.broken.count:,} documents were no events or held what is none", file=sys.stderr)
+    return 1 if seen.broken.count else 0
 
 
 def _described(seen: Seen, watched: float | None) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def _described(seen: Seen, watched: float | None) -> dict[str, Any]:
         ],
         "refused": dict(seen.refusals.most_common()),
         "rejected": dict(seen.rejections.most_common()),
-        "broken_lines": len(seen.broken),
+        "broken": seen.broken.count,
         "forgotten": seen.forgotten,
     }
 

@@ -12,15 +12,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
-from otel_amplitude.cli._conversion import Books, Conversion, Lines
+from otel_amplitude.cli._conversion import OURS, Books, Conversion, Lines, config_for_writing
 from otel_amplitude.cli._inputs import HELP as INPUT_HELP
 from otel_amplitude.cli._inputs import STANDARD_INPUT, Inputs, Problems, SourceError
 from otel_amplitude.cli._options import add_options, given_options, make_config
 from otel_amplitude.cli._table import Progress, printable
 from otel_amplitude.clock import wall
-from otel_amplitude.config import Config, environment_values
 from otel_amplitude.delivery.disk.inspect import iter_records
 
 HELP: Final = "Make Amplitude events of OTLP files, event lines or a spool: to a file, to standard output, or sent."
@@ -37,16 +36,6 @@ _SEND: Final = (
     "and come from a store that keeps microseconds (Jaeger, Zipkin): their start times differ, so they count twice"
 )
 _SLICE: Final = 2_000
-_KEY_OF_NOBODY: Final = "not-sent-anywhere"
-# Yesterday's traffic comes at once: no cap by the minute. What is not sent is still in the input: no spool, but room for a slice.
-_OURS: Final[dict[str, Any]] = {
-    "auto_events_per_minute": 0,
-    "upload_interval": 0.2,
-    "spool": None,
-    "dry_run": False,
-    "max_cached_events": 500_000,
-    "max_cached_bytes": 512 * 2**20,
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,13 +85,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert; 1 when something could not be read, or events were lost on the way."""
     inputs = _checked(arguments)
     done = _restored(arguments, inputs)
-    config = _config(arguments)
+    # Wrong options are told before the output is emptied.
+    options = given_options(arguments)
+    config = replace(make_config(arguments), **OURS) if arguments.send else config_for_writing(options, Lines(sys.stdout.buffer))
     with ExitStack() as stack:
         stack.enter_context(_rare_collections())
         lines = None if arguments.send else Lines(stack.enter_context(_opened(arguments, done)))
-        conversion = stack.enter_context(
-            Conversion(config if lines is None else replace(config, transport=lines), lines, arguments.timeout)
-        )
+        conversion = stack.enter_context(Conversion(replace(config, transport=lines) if lines else config, lines, arguments.timeout))
         progress = stack.enter_context(Progress("converting", inputs.size if inputs else None))
         settled = _convert(arguments, inputs, done, conversion, progress)
     return _report(arguments, done, conversion.books(), settled=settled)
@@ -134,15 +123,6 @@ def _checked(arguments: argparse.Namespace) -> Inputs | None:
     if arguments.output != "-" and any(Path(arguments.output).absolute() == Path(name).absolute() for name in inputs.names):
         raise SourceError("--output is one of the inputs; choose another file")
     return inputs
-
-
-def _config(arguments: argparse.Namespace) -> Config:
-    if arguments.send:
-        return replace(make_config(arguments), **_OURS)
-    # Nothing leaves, so no key is needed, and the order of the input is kept.
-    known = {**environment_values(os.environ), **given_options(arguments)}
-    config = make_config(arguments, api_key=known.get("api_key", _KEY_OF_NOBODY))
-    return replace(config, **_OURS, max_in_flight=1, server_url=None, compression="none")
 
 
 def _convert(arguments: argparse.Namespace, inputs: Inputs | None, done: _Done, conversion: Conversion, progress: Progress) -> bool:

@@ -17,7 +17,7 @@ from otel_amplitude.cli._draft import draft
 from otel_amplitude.cli._inputs import HELP as INPUT_HELP
 from otel_amplitude.cli._inputs import Problems, SourceError
 from otel_amplitude.cli._sample import read_files, read_trace, trace_of
-from otel_amplitude.cli._seen import Seen, add_sources, read_events
+from otel_amplitude.cli._seen import Seen, add_sources, read_events, source_of
 from otel_amplitude.cli._table import print_table, printable
 from otel_amplitude.config import ENVIRONMENT_PREFIX
 from otel_amplitude.convert import Choice, Converter, Selector
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _init(arguments: argparse.Namespace) -> int:
     seen = Seen("")
-    text = draft(read_events(arguments, seen), arguments.sandbox or arguments.events or arguments.spool)
+    text = draft(read_events(arguments, seen), source_of(arguments))
     parse_rules(text)  # a draft that could not be read back would be worse than none
     if arguments.output is None:
         print(text, end="")
@@ -87,9 +87,9 @@ def _init(arguments: argparse.Namespace) -> int:
         print(
             f"{arguments.output}: {text.count('[[event]]')} rules to rename or take out; next: otel-amplitude rules check {arguments.output}"
         )
-    for problem in seen.broken[:20]:
+    for problem in seen.broken.lines():
         print(f"otel-amplitude rules: {problem}", file=sys.stderr)
-    return 1 if seen.broken else 0
+    return 1 if seen.broken.count else 0
 
 
 # check

@@ -140,6 +140,17 @@ ROWS: tuple[Row, ...] = (
         "sampler at 1 %: a request of 11 spans ÷ plain ratio", lambda b: b("sampler", "-", "ours") / b("sampler", "-", "one_percent"), TIMES
     ),
     Row("everything recorded ÷ plain ratio at 1 %", lambda b: b("sampler", "-", "all") / b("sampler", "-", "one_percent"), TIMES),
+    Row(
+        "convert: spans a second, one in ten chosen, 512 a line", lambda b: 1e6 / b("convert", "512", "span"), "1/s", 20_000, at_least=True
+    ),
+    Row(
+        "convert ÷ orjson.loads of the same bytes, 512 a line",
+        lambda b: b("convert", "512", "span") / b("convert", "512", "parsed"),
+        TIMES,
+        12,
+    ),
+    Row("convert: a span of a line of 8,192 ÷ 512", lambda b: b("convert", "8192", "span") / b("convert", "512", "span"), TIMES, 1.25),
+    Row("convert: a span of a line of its own ÷ 512", lambda b: b("convert", "1", "span") / b("convert", "512", "span"), TIMES, 2),
     Row("growth: last events ÷ first", lambda b: b("growth_events", "-", "last") / b("growth_events", "-", "first"), TIMES, 1.25),
     Row("growth: how many events", lambda b: b("growth_events", "-", "events"), "events"),
     Row("growth: how many distinct users", lambda b: b("growth_users", "-", "users"), "users"),

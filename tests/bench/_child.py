@@ -487,10 +487,75 @@ def _spool(name: str, url: str, size: int) -> Figures:
     return figures
 
 
+def _otlp_lines(count: int, each: int) -> bytes:
+    """Spans of traces of ten, of which one is the request of a known user, in lines of `each` spans."""
+    from otel_amplitude.convert._tables import METHOD, ROUTE, STATUS
+
+    def pairs(attributes: dict[str, Any]) -> list[Any]:
+        return [
+            {"key": key, "value": {"intValue": str(value)} if isinstance(value, int) else {"stringValue": value}}
+            for key, value in attributes.items()
+        ]
+
+    request = {METHOD[0]: "POST", ROUTE: "/orders/{id}", STATUS[0]: 201, "url.path": "/orders/7", "url.scheme": "https", "server.port": 443}
+    request |= {"server.address": "shop.example", "client.address": "10.0.0.1", "network.protocol.version": "1.1"}
+    query = {"db.system.name": "postgresql", "db.namespace": "shop", "db.query.text": "SELECT * FROM orders WHERE id = $1"}
+    query |= {"db.operation.name": "SELECT", "server.address": "db.example", "server.port": 5432, "thread.id": 7}
+
+    def made(number: int) -> dict[str, Any]:
+        trace, is_request = number // 10 + 1, number % 10 == 9
+        attributes = {**request, "user.id": f"user-{trace % 1_000:05}"} if is_request else query
+        span = {"traceId": f"{trace:032x}", "spanId": f"{number + 1:016x}", "name": "POST /orders/{id}", "kind": 2 if is_request else 3}
+        start = 1_795_305_600_000_000_000 + number * 1_000_000
+        span |= {
+            "startTimeUnixNano": str(start),
+            "endTimeUnixNano": str(start + 25_000_000),
+            "attributes": pairs(attributes),
+            "flags": 0x101,
+        }
+        return span if is_request else {**span, "parentSpanId": f"{trace * 10:016x}"}
+
+    resource = {"attributes": pairs({"service.name": "shop", "service.version": "1.2", "host.name": "host-1"})}
+
+    def line(first: int) -> bytes:
+        spans = [made(number) for number in range(first, min(count, first + each))]
+        return orjson.dumps({"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": {"name": "shop"}, "spans": spans}]}]})
+
+    return b"\n".join(line(first) for first in range(0, count, each))
+
+
+def _convert(name: str, _url: str, size: int) -> Figures:
+    """CPU of the process for a span that `convert` reads from a file, one in ten chosen, µs; and that of `orjson.loads` of the same lines."""
+    import contextlib
+    import io
+
+    from otel_amplitude.cli import main
+
+    count = 8_192 * size
+    with tempfile.TemporaryDirectory(prefix="bench-convert-") as folder:
+        given = Path(folder, "traces.jsonl")
+        given.write_bytes(_otlp_lines(count, int(name)))
+
+        def parse() -> None:
+            for line in given.read_bytes().splitlines():
+                orjson.loads(line)
+
+        gc.disable()  # convert looks for cycles rarely, too
+        parsed = _process_cpu(parse, lambda: None, count)
+        gc.enable()
+        words = ["convert", str(given), "--output", str(Path(folder, "events.jsonl"))]
+
+        def run() -> None:
+            with contextlib.redirect_stderr(io.StringIO()):
+                assert main(words) == 0
+
+        return {"span": _process_cpu(run, lambda: None, count), "parsed": parsed}
+
+
 MEASURES: dict[str, Callable[[str, str, int], Figures]] = {
     function.__name__.strip("_"): function
     for function in (
-        *(_cpu_of_thread, _end_to_end, _requests, _throughput, _dead_server, _idle, _import, _rules, _sampler, _spool),
+        *(_cpu_of_thread, _end_to_end, _requests, _throughput, _dead_server, _idle, _import, _rules, _sampler, _spool, _convert),
         *(_growth_events, _growth_threads, _growth_attributes, _growth_users, _growth_held),
     )
 }

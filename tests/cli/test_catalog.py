@@ -152,14 +152,14 @@ def test_broken_lines(run: Any, tmp_path: Path) -> None:
     """They are named, counted and left out, and the exit code says so."""
     ended = run("catalog", "--events", lines(tmp_path / "events.jsonl", event(), "{", '{"a": 1}', "[]"))
     assert ended.code == 1
-    assert "line 2 is no event" in ended.err
-    assert "3 lines were no events" in ended.err
+    assert "line 2: is JSON that is cut off" in ended.err
+    assert "2 documents were no events" in ended.err
 
 
 @pytest.mark.parametrize(
     ("words", "cure"),
     [
-        (("--events", "missing.jsonl"), "dry_run"),
+        (("--events", "missing.jsonl"), "missing.jsonl: No such file"),
         (("--spool", "missing"), "spool_dir"),
         (("--sandbox", "http://127.0.0.1:9"), "otel-amplitude sandbox"),
         (("--sandbox", "http://127.0.0.1:port"), "otel-amplitude sandbox"),

@@ -279,3 +279,30 @@ def test_an_item_that_can_not_be_converted(run: Any, tmp_path: Path) -> None:
     assert ended.code == 1
     assert "internal 1" in ended.err
     assert len(read(ended.out)) == 2
+
+
+def test_progress_over_several_files(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts the bytes read of all files, before they are unpacked, and ends at their sum."""
+    import gzip
+
+    monkeypatch.setattr(convert, "_SLICE", 1)
+    seen: list[Any] = []
+
+    class Watched(convert.Progress):
+        def __init__(self, what: str, total: int | None) -> None:
+            super().__init__(what, total)
+            seen.append(total)
+
+        def update(self, done: int, note: str) -> None:
+            seen.append(done)
+
+    monkeypatch.setattr(convert, "Progress", Watched)
+    one, two = tmp_path / "1.jsonl.gz", tmp_path / "2.jsonl"
+    one.write_bytes(gzip.compress(json.dumps(otlp(otlp_span(1))).encode()))
+    lines(two, otlp(otlp_span(2)))
+    ended = run("convert", tmp_path / "*.jsonl*")
+    total, *done = seen
+    assert total == one.stat().st_size + two.stat().st_size
+    assert done == sorted(done)
+    assert done[-1] == total
+    assert "converting" not in ended.err  # no terminal, no bar
