@@ -66,17 +66,14 @@ class OpenSpans:
                 scope = _found(sdk_span, get_current(), scope)
         else:
             scope = parent_context.get(_KEY)
-            parent, kind = sdk_span.parent, sdk_span.kind
-            if kind is _SERVER and (parent is None or parent[_IS_REMOTE]):
-                scope = _request_started(sdk_span, scope)
-            elif kind is _INTERNAL and parent is not None and parent[_IS_REMOTE] and _is_left_behind(sdk_span, scope):
-                scope = _beside(sdk_span)
+            kind = sdk_span.kind
+            # What an instrumentation makes of a request has an explicit context; most spans have none, and come not even here.
+            if kind is _SERVER or kind is _INTERNAL:
+                scope = _served(sdk_span, parent_context, scope, kind)
             elif scope is None or not scope.of_request or _bound:
                 scope = _found(sdk_span, parent_context, scope)
             elif (current := get_current()) is not parent_context and current.get(_KEY) is not scope:
                 bind(span, scope)  # it will be current in a context that does not lead to the scope
-            if kind is _INTERNAL and scope is not None and scope.of_request and _is_request(sdk_span):
-                scope.root().note_inner(span)  # what an instrumentation makes of an application inside a request
         spans = self._open
         spans[sdk_span.context[SPAN_ID]] = (ref(span), scope)
         if len(spans) > MAX_OPEN_SPANS:
@@ -141,6 +138,23 @@ class OpenSpans:
             self._open.pop(next(iter(self._open)), None)
         except (RuntimeError, StopIteration):  # another thread changed it meanwhile, so it makes room itself
             return
+
+
+def _served(span: Any, context: Context, own: Any, kind: SpanKind) -> Scope | None:
+    """Give the scope of a span that may be that of a request, and starts in a context with the scope `own`."""
+    parent = span.parent
+    if parent is None or parent[_IS_REMOTE]:
+        if kind is _SERVER:
+            return _request_started(span, own)
+        if parent is not None and _is_left_behind(span, own):
+            return _beside(span)
+    if own is None or not own.of_request or _bound:
+        own = _found(span, context, own)
+    elif (current := get_current()) is not context and current.get(_KEY) is not own:
+        bind(span, own)
+    if kind is _INTERNAL and own is not None and own.of_request and _is_request(span):
+        own.root().note_inner(span)  # of an application inside a request
+    return own  # type: ignore[no-any-return]
 
 
 def _found(span: Any, context: Context, own: Scope | None) -> Scope | None:
