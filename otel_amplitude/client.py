@@ -73,7 +73,6 @@ class Amplitude:
         self.log = process.log = Log(config.log_level, (config.api_key, *(config.headers or {}).values()), debug=config.debug)
         self.rules = self.read_rules()
         self.opt_out = config.opt_out
-        self.zero_code = False  # set by the components: then start and stop are always told
         self._said: dict[str, object] = {}
         self._min_id_length = config.min_id_length or MIN_ID_LENGTH
         self._common: dict[str, Any] = {
@@ -446,13 +445,13 @@ class Amplitude:
         if self._sandbox is not None:
             self._sandbox.last(begun + seconds - monotonic())
         if self.leaving.done():
-            self.say_books()
+            self.say_books("exporter.stopped")
         return settled
 
-    def say_books(self) -> None:
-        """Under zero code, write the books as the process ends, unless they are what was written last."""
+    def say_books(self, event: str = "exporter.books") -> None:
+        """Under zero code, write the books when the process was told to end, and as it ends, unless they are what was written last."""
         self.log.tell_sums()
-        if not self.zero_code:
+        if not self.log.zero_code:
             return
         books = self.stats()
         facts: dict[str, object] = {"pid": os.getpid(), "accepted": books.accepted, "acknowledged": books.acknowledged}
@@ -461,9 +460,9 @@ class Amplitude:
                 facts[name] = ",".join(f"{reason}:{count}" for reason, count in sorted(counts.items()))
         further = (("adopted", books.adopted), ("pending", books.pending.total), ("set_user_outside", books.set_user_outside))
         facts |= {name: count for name, count in further if count}
-        if facts != self._said and (books.accepted or books.adopted or books.refused):
-            self.log.announce("exporter.stopped", **facts)
-            self._said = facts
+        if (said := {"event": event, **facts}) != self._said and (books.accepted or books.adopted or books.refused):
+            self.log.announce(event, **facts)
+            self._said = said
 
     def read_rules(self) -> Rules | None:
         """Read the rules file; None where there is none.

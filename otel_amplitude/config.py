@@ -12,19 +12,19 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import KW_ONLY, MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from otel_amplitude import limits
 from otel_amplitude.errors import ConfigurationError
+from otel_amplitude.log import ENVIRONMENT_PREFIX as ENVIRONMENT_PREFIX
 from otel_amplitude.log import LEVELS, hint
 
 if TYPE_CHECKING:
     from otel_amplitude.delivery.retry import RetryPolicy
     from otel_amplitude.transport import Transport
 
-ENVIRONMENT_PREFIX: Final = "OTEL_EXPORTER_AMPLITUDE_"
 API_KEY_FALLBACK: Final = "AMPLITUDE_API_KEY"
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
@@ -283,6 +283,7 @@ class Config:
     """
 
     api_key: str = _option(_api_key, "", "The key of the Amplitude project.", node="apiKey")
+    _: KW_ONLY
     name: str = _option(_text, "default", "The name under which `get_instance` finds the client.", environment=False)
 
     # where to

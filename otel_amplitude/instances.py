@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 from collections.abc import Callable
@@ -20,9 +21,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def takes_options(_config: Callable[P, Config]) -> Callable[[Callable[..., R]], Callable[P, R]]:
-    """Give a function that takes options the parameters of `Config`, for type checkers and editors."""
-    return lambda function: function
+def takes_options(config: Callable[P, Config]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Give a function that takes options the parameters of `Config`: for type checkers and editors, and for `help` and consoles."""
+
+    def typed(function: Callable[..., R]) -> Callable[P, R]:
+        returns = inspect.signature(function).return_annotation
+        function.__signature__ = inspect.signature(config).replace(return_annotation=returns)  # type: ignore[attr-defined]
+        return function
+
+    return typed
 
 
 @takes_options(Config)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 LOGGER_NAME: Final = "otel_amplitude"
+ENVIRONMENT_PREFIX: Final = "OTEL_EXPORTER_AMPLITUDE_"
 LEVELS: Final = {"NONE": 100, "ERROR": logging.ERROR, "WARN": logging.WARNING, "VERBOSE": logging.DEBUG}
 _NUMBERS: Final = {"debug": logging.DEBUG, "warning": logging.WARNING, "error": logging.ERROR}
 REPEAT_SECONDS: Final = 60.0
@@ -100,10 +102,11 @@ def _is_telemetry(handler: logging.Handler) -> bool:
     return any(kind.__module__.partition(".")[0] == "opentelemetry" for kind in type(handler).__mro__)
 
 
-def _to_stderr(line: str) -> None:
+def _to_stderr(number: int, line: str) -> None:
     with contextlib.suppress(Exception):  # a stderr that is closed, or was never there, is the application's affair
+        moment = time.strftime("%Y-%m-%d %H:%M:%S")
         # One call, since print() makes two where Python is unbuffered, and another process's line would fall between them.
-        sys.stderr.write(f"{LOGGER_NAME}: {line}\n")
+        sys.stderr.write(f"{moment} {logging.getLevelName(number)} {LOGGER_NAME}: {line}\n")
 
 
 class Voice:
@@ -135,14 +138,14 @@ class Voice:
         if listens and self._logger.hasHandlers():
             self._logger.info(line)
         if not listens or not is_heard(self._logger):
-            _to_stderr(line)
+            _to_stderr(logging.INFO, line)
 
     def _say(self, number: int, line: str) -> None:
         if not self._logger.isEnabledFor(number):
             return
         last = logging.lastResort
         if not is_heard(self._logger) and last is not None and (self._everything or number >= last.level):
-            _to_stderr(line)
+            _to_stderr(number, line)
         if self._logger.hasHandlers():  # without any, Python's last resort would write it once more
             self._logger.log(number, line)
 
@@ -151,6 +154,9 @@ class Log:
     """Writes named log events with facts as keywords, at the level of one client's options.
 
     Any thread may call it; it never raises and has no lock of its own. Nobody may call it under a lock of ours.
+
+    Attributes:
+        zero_code: whether the options come from the environment, so that lines name environment variables.
     """
 
     def __init__(
@@ -169,6 +175,7 @@ class Log:
             debug: write everything to stderr, not warnings alone, while the application has no handler.
             clock: seconds, for the once-a-minute rule.
         """
+        self.zero_code = False
         self._level = LEVELS[level]
         self._secrets = secrets
         self._clock = clock
@@ -203,6 +210,17 @@ class Log:
             getattr(self._wrapped(), method)(event, **facts)
         except Exception:  # an application's broken handler is not ours to raise
             return
+
+    def option(self, name: str) -> str:
+        """Give the name of an option as the reader of the log writes it: under zero code an environment variable, else either."""
+        variable = f"{ENVIRONMENT_PREFIX}{name.upper()}"
+        return variable if self.zero_code else f"{name} ({variable})"
+
+    def forget(self, event: str) -> None:
+        """Leave out of the sums what was repeated of `event`: it is over, and something else says so."""
+        for cause, (last, repeated, method) in list(self._told.items()):
+            if cause[0] == event and repeated:
+                self._told[cause] = (last, 0, method)
 
     def prepare(self) -> None:
         """Do now what the first line would have to do, unless none is ever written."""

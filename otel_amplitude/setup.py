@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import propagate, trace
 from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.sdk.environment_variables import OTEL_TRACES_SAMPLER
 from opentelemetry.sdk.trace import TracerProvider
 
 from otel_amplitude._exit import flush_on_sigterm
@@ -26,6 +27,8 @@ from otel_amplitude.otel._sampler import can_drop, names_ours, sampler_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# Set in the environment by the process that wrote the start line, for the workers it starts.
+_ANNOUNCED: Final = "_OTEL_AMPLITUDE_STARTED"
 _SET_VARIABLE: Final = (
     "OTEL_TRACES_SAMPLER=amplitude_parentbased_always_on, or amplitude_parentbased_traceidratio with your ratio, records every request"
 )
@@ -109,33 +112,45 @@ def _watch(logger: str) -> None:
 
 
 def tell_started(client: Amplitude) -> None:
-    """Write what is on: for a newcomer the one proof of life under zero code, elsewhere for those who want to know."""
+    """Write what is on: under zero code for every reader, once for a service, whose workers inherit the environment; else at VERBOSE."""
     facts = start_facts(client)
-    tell = client.log.announce if client.zero_code else client.log.debug
+    mark = "|".join(map(str, facts.values()))
+    announced, _, by = os.environ.get(_ANNOUNCED, "").rpartition("|")
+    is_worker = announced == mark and by != str(os.getpid())
+    tell = client.log.announce if client.log.zero_code and not is_worker else client.log.debug
     tell("exporter.started", **facts)
-    if facts["sampler_drops"]:
+    if client.log.zero_code and not is_worker:
+        os.environ[_ANNOUNCED] = f"{mark}|{os.getpid()}"
+    sampler = getattr(trace.get_tracer_provider(), "sampler", None)
+    if sampler is not None and can_drop(sampler):
         client.log.warning(
             "sampler.drops",
-            sampler=facts["sampler"],
+            sampler=sampler.get_description(),
             cure=_LET_US_MAKE_IT if names_ours(os.environ) else _SET_VARIABLE,
         )
 
 
 def start_facts(client: Amplitude) -> dict[str, object]:
-    """Give what an operator wants to know at start, without any secret."""
+    """Give the endpoint, the sampler and what differs from the defaults, without any secret: one line of a screen."""
     config = client.config
     headers = read_identity_headers(config.identity_headers)
-    sampler = getattr(trace.get_tracer_provider(), "sampler", None)
-    return {
+    facts: dict[str, object] = {
         "endpoint": config.endpoint,
-        "select": config.select if isinstance(config.select, str) else "callable",
-        "rules": config.rules or "none",
-        "identity": ",".join(["cookie", *(f"{field}:{header.name}" for field, header in headers.items()), "set_user"]),
-        "sampler": sampler.get_description() if sampler is not None else "none",
-        "sampler_drops": sampler is not None and can_drop(sampler),
-        "spool": config.spool or "none",
-        "dry_run": bool(config.dry_run),
+        "sampler": _sampler_name(),
+        "select": "" if config.select == "default" else config.select if isinstance(config.select, str) else "callable",
+        "rules": config.rules,
+        "identity": ",".join(f"{field}:{header.name}" for field, header in headers.items()),
+        "spool": config.spool_dir,
+        "dry_run": config.dry_run,
     }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _sampler_name() -> str:
+    if names_ours(os.environ):
+        return os.environ[OTEL_TRACES_SAMPLER].strip()
+    sampler = getattr(trace.get_tracer_provider(), "sampler", None)
+    return "none" if sampler is None else sampler.get_description().partition("{")[0]
 
 
 def attach_propagator(identity_headers: Mapping[str, object] | None) -> None:

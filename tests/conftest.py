@@ -35,6 +35,13 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
+def start_lines_of_other_tests_are_forgotten() -> Iterator[None]:
+    """What a client writes into the environment for its workers would silence the start lines of later tests, and of their programs."""
+    yield
+    os.environ.pop("_OTEL_AMPLITUDE_STARTED", None)
+
+
+@pytest.fixture(autouse=True)
 def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection to anywhere but this machine is a failed test."""
 

@@ -6,10 +6,12 @@ import inspect
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 
 import pytest
 
 import otel_amplitude
+from otel_amplitude.config import Config, options
 
 # A change here is a change of the public interface: write it into the changelog.
 PUBLIC = """
@@ -70,3 +72,19 @@ def test_importing_the_package_alone_loads_nothing_of_it() -> None:
     code = "import sys, otel_amplitude; print(sorted(name for name in sys.modules if name.startswith(('otel_amplitude', 'structlog', 'orjson'))))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "['otel_amplitude', 'otel_amplitude._version']"
+
+
+@pytest.mark.parametrize("function", [otel_amplitude.configure, otel_amplitude.init])
+def test_options_are_keywords_that_an_editor_completes(function: Callable[..., object]) -> None:
+    """Those of `Config`, with its types and defaults; only the key may stand without its name."""
+    taken = dict(inspect.signature(function).parameters)
+    assert taken == dict(inspect.signature(Config).parameters)
+    assert list(taken) == [option.name for option in options()]
+    assert [name for name, parameter in taken.items() if parameter.kind is not parameter.KEYWORD_ONLY] == ["api_key"]
+    assert all(parameter.annotation is not parameter.empty for parameter in taken.values())
+    assert inspect.signature(function).return_annotation == "Amplitude"
+
+
+def test_dir_shows_what_is_public() -> None:
+    """Nothing that the module itself imports."""
+    assert dir(otel_amplitude) == sorted(otel_amplitude.__all__)

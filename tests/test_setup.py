@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 from opentelemetry import trace
@@ -76,3 +77,24 @@ def test_the_cure_is_never_the_setting_that_was_made(
     setup.tell_started(client)
     (line,) = (record.getMessage() for record in caplog.records if record.getMessage().startswith("sampler.drops"))
     assert cure in line
+
+
+def test_the_start_line_is_short_and_written_once_for_a_service(
+    client: Amplitude, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One width of a screen; a worker that inherits the environment of the process that wrote it does not write it again."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "amplitude_parentbased_always_on")
+    monkeypatch.setenv(setup._ANNOUNCED, "")
+    client.log.zero_code = True
+    setup.tell_started(client)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "exporter.started" in line]
+    assert line.endswith(f"exporter.started endpoint={client.config.endpoint} sampler=amplitude_parentbased_always_on")
+    assert len(line) < 160
+    setup.tell_started(client)
+    assert "exporter.started" in capsys.readouterr().err
+    monkeypatch.setenv(setup._ANNOUNCED, os.environ[setup._ANNOUNCED].rpartition("|")[0] + "|1")  # what a worker inherits
+    setup.tell_started(client)
+    assert "exporter.started" not in capsys.readouterr().err
+    monkeypatch.setenv(setup._ANNOUNCED, "https://elsewhere.example/|1")
+    setup.tell_started(client)
+    assert "exporter.started" in capsys.readouterr().err

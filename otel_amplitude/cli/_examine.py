@@ -18,6 +18,7 @@ from opentelemetry.sdk import environment_variables as sdk_environment_variables
 
 from otel_amplitude.cli._declarative import VARIABLE as CONFIG_FILE
 from otel_amplitude.cli._declarative import Declared
+from otel_amplitude.cli._table import counted
 from otel_amplitude.config import API_KEY_FALLBACK, ENVIRONMENT_PREFIX, Config, environment_variable, options
 from otel_amplitude.config import misspelt as misspelt_variables
 from otel_amplitude.convert._rules import load_rules
@@ -605,7 +606,7 @@ def spool(setup: Setup) -> Iterator[Finding]:
     left = sum(segment.records for segment in ours if not segment.alive)
     stranded = sum(segment.records for segment in segments if segment.fingerprint != name and not segment.alive)
     damaged = sum(segment.damaged for segment in segments)
-    yield Finding("ok", f"spool {path}: {sum(segment.records for segment in ours):,} events of this key and endpoint")
+    yield Finding("ok", f"spool {path}: {counted(sum(segment.records for segment in ours), 'event')} of this key and endpoint")
     if left:
         yield Finding(
             "note", f"{left:,} of them were left by ended processes; the next one sends them", "otel-amplitude spool replay sends now"
@@ -613,7 +614,9 @@ def spool(setup: Setup) -> Iterator[Finding]:
     if stranded:
         yield Finding("doubt", f"{stranded:,} more were accepted under another key or endpoint, and nobody sends them", way_out(path))
     if damaged:
-        yield Finding("doubt", f"about {damaged:,} events are lost to damage", "otel-amplitude spool verify says where; check the disk")
+        yield Finding(
+            "doubt", f"about {counted(damaged, 'event')} lost to damage", "otel-amplitude spool verify says where; check the disk"
+        )
 
 
 def way_out(directory: str | Path) -> str:
@@ -648,7 +651,7 @@ def rules(setup: Setup) -> Iterator[Finding]:
     except OtelAmplitudeError as error:
         yield Finding("fault", str(error), "until then the exporter is disabled")
         return
-    yield Finding("ok", f"{setup.config.rules}: {len(loaded.rules)} rules")
+    yield Finding("ok", f"{setup.config.rules}: {counted(len(loaded.rules), 'rule')}")
     for warning in loaded.warnings:
         yield Finding("doubt", warning)
 

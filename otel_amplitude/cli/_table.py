@@ -22,6 +22,15 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
+def counted(number: int, one: str, more: str = "") -> str:
+    """Give a number with what it counts.
+
+    >>> counted(1, "event"), counted(1_200, "event"), counted(2, "directory", "directories")
+    ('1 event', '1,200 events', '2 directories')
+    """
+    return f"{number:,} {one if number == 1 else more or f'{one}s'}"
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table; columns of numbers are aligned to the right."""
     title, cells = printable(title), [[printable(str(cell)) for cell in row] for row in rows]

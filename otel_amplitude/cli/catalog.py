@@ -9,7 +9,7 @@ import sys
 from typing import Any, Final
 
 from otel_amplitude.cli._seen import Seen, add_sources, read_catalog
-from otel_amplitude.cli._table import print_table
+from otel_amplitude.cli._table import counted, print_table
 
 HELP: Final = "List event types with counts, users, properties, refusals, and events per month at this rate."
 EXAMPLES: Final = (
@@ -42,14 +42,17 @@ def run(arguments: argparse.Namespace) -> int:
         _print_tables(seen, found)
     if seen.forgotten:
         print(
-            f"otel-amplitude catalog: the sandbox keeps its newest {seen.events:,} events; {seen.forgotten:,} older ones are not counted here"
+            f"otel-amplitude catalog: the sandbox keeps its newest {counted(seen.events, 'event')}; {seen.forgotten:,} older ones are not counted here"
             " (the option dry_run writes all to a file, for --events)",
             file=sys.stderr,
         )
     for problem in seen.broken.lines():
         print(f"otel-amplitude catalog: {problem}", file=sys.stderr)
     if seen.broken.count:
-        print(f"otel-amplitude catalog: {seen.broken.count:,} documents were no events or held what is none", file=sys.stderr)
+        print(
+            f"otel-amplitude catalog: {counted(seen.broken.count, 'document was no event or held', 'documents were no events or held')} what is none",
+            file=sys.stderr,
+        )
     return 1 if seen.broken.count else 0
 
 
@@ -102,7 +105,7 @@ def _print_tables(seen: Seen, found: dict[str, Any]) -> None:
         else f"{found['events_per_month']:,} a month at this rate"
     )
     print_table(
-        f"Event types of {seen.source}: {seen.events:,} events in {_duration(found['seconds'])}, {month}",
+        f"Event types of {seen.source}: {counted(seen.events, 'event')} in {_duration(found['seconds'])}, {month}",
         ("event type", "events", "users", "a month", "properties"),
         [
             (

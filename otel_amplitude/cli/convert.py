@@ -18,7 +18,7 @@ from otel_amplitude.cli._conversion import OURS, Books, Conversion, Lines, confi
 from otel_amplitude.cli._inputs import HELP as INPUT_HELP
 from otel_amplitude.cli._inputs import STANDARD_INPUT, Inputs, Problems, SourceError
 from otel_amplitude.cli._options import add_options, given_options, make_config
-from otel_amplitude.cli._table import Progress, printable
+from otel_amplitude.cli._table import Progress, counted, printable
 from otel_amplitude.clock import wall
 from otel_amplitude.delivery.disk.inspect import iter_records
 
@@ -133,7 +133,7 @@ def _convert(arguments: argparse.Namespace, inputs: Inputs | None, done: _Done, 
         done.events, done.empty = events + conversion.books().acknowledged, empty + conversion.empty
         done.waiting = conversion.waiting
         _keep(arguments, inputs, done)
-        progress.update(done.read if inputs else done.documents, f"{done.events:,} events, {done.problems.count:,} broken")
+        progress.update(done.read if inputs else done.documents, f"{counted(done.events, 'event')}, {done.problems.count:,} broken")
     return True
 
 
@@ -263,7 +263,7 @@ def _told(arguments: argparse.Namespace, done: _Done, books: Books) -> Iterator[
     yield from done.problems.lines()
     what = "records" if arguments.spool else "documents"
     verb = "sent" if arguments.send else "written"
-    yield f"{done.events:,} events {verb} from {done.documents:,} {what}, {done.problems.count:,} of them broken"
+    yield f"{counted(done.events, 'event')} {verb} from {done.documents:,} {what}, {done.problems.count:,} of them broken"
     if done.empty:
         yield f"{done.empty:,} documents hold no span, log record or event (empty requests, metrics, profiles)"
     if not done.documents:

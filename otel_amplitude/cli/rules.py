@@ -18,7 +18,7 @@ from otel_amplitude.cli._inputs import HELP as INPUT_HELP
 from otel_amplitude.cli._inputs import Problems, SourceError
 from otel_amplitude.cli._sample import read_files, read_trace, trace_of
 from otel_amplitude.cli._seen import Seen, add_sources, read_events, source_of
-from otel_amplitude.cli._table import print_table, printable
+from otel_amplitude.cli._table import counted, print_table, printable
 from otel_amplitude.config import ENVIRONMENT_PREFIX
 from otel_amplitude.convert import Choice, Converter, Selector
 from otel_amplitude.convert._rule import Rule
@@ -85,7 +85,7 @@ def _init(arguments: argparse.Namespace) -> int:
         except FileExistsError:
             raise SourceError(f"{arguments.output} exists and is not overwritten; choose another --output") from None
         print(
-            f"{arguments.output}: {text.count('[[event]]')} rules to rename or take out; next: otel-amplitude rules check {arguments.output}"
+            f"{arguments.output}: {counted(text.count('[[event]]'), 'rule')} to rename or take out; next: otel-amplitude rules check {arguments.output}"
         )
     for problem in seen.broken.lines():
         print(f"otel-amplitude rules: {problem}", file=sys.stderr)
@@ -112,7 +112,9 @@ def _check(arguments: argparse.Namespace) -> int:
         print(json.dumps({"file": arguments.file, "rules": len(rules.rules), "errors": [], "warnings": list(rules.warnings)}))
     else:
         print_table(
-            f"{arguments.file}: {len(rules.rules)} rules, no errors", ("line", "rule", "takes"), [_described(rule) for rule in rules.rules]
+            f"{arguments.file}: {counted(len(rules.rules), 'rule')}, no errors",
+            ("line", "rule", "takes"),
+            [_described(rule) for rule in rules.rules],
         )
         for warning in rules.warnings:
             print(f"warning: {warning}")

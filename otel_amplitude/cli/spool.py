@@ -19,7 +19,7 @@ import orjson
 from otel_amplitude.cli._examine import way_out
 from otel_amplitude.cli._inputs import SourceError
 from otel_amplitude.cli._options import add_options, make_config
-from otel_amplitude.cli._table import Progress, print_table
+from otel_amplitude.cli._table import Progress, counted, print_table
 from otel_amplitude.config import ENVIRONMENT_PREFIX
 from otel_amplitude.delivery.books import Stats
 from otel_amplitude.delivery.disk.inspect import SegmentReport, inspect, iter_records, purge
@@ -87,7 +87,7 @@ def _ls(arguments: argparse.Namespace) -> int:
         print(json.dumps([asdict(segment) for segment in segments]))
         return 0
     print_table(
-        f"{arguments.directory}: {sum(segment.records for segment in segments):,} events in {len(segments):,} segments",
+        f"{arguments.directory}: {counted(sum(segment.records for segment in segments), 'event')} in {counted(len(segments), 'segment')}",
         ("project", "process", "segment", "events", "KiB", "oldest (UTC)", "owner"),
         [
             (
@@ -121,9 +121,11 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(json.dumps({"events": whole, "segments": len(segments), "damaged": [asdict(segment) for segment in wrong]}))
     else:
         for segment in wrong:
-            said = "is no segment of this version" if segment.foreign else f"has lost about {segment.damaged:,} events to damage"
+            said = "is no segment of this version" if segment.foreign else f"has lost about {counted(segment.damaged, 'event')} to damage"
             print(f"{segment.fingerprint}/{segment.process}/{segment.segment}: {said}")
-        print(f"{whole:,} events in {len(segments):,} segments are whole{'; the others are passed over when it is sent' if wrong else ''}")
+        print(
+            f"{counted(whole, 'event')} in {counted(len(segments), 'segment')} {'is' if whole == 1 else 'are'} whole{'; the others are passed over when it is sent' if wrong else ''}"
+        )
     return 1 if wrong else 0
 
 
@@ -141,7 +143,7 @@ def _export(arguments: argparse.Namespace) -> int:
                 file.write(record.body + b"\n")
                 count += 1
         file.flush()
-    print(f"{count:,} events written; they are still in the spool", file=sys.stderr)
+    print(f"{counted(count, 'event')} written, still in the spool", file=sys.stderr)
     return 0
 
 
@@ -166,15 +168,17 @@ def _purge(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps({"would_remove": count}))
         else:
-            print(f"{count:,} events would be removed for good (less what running processes own); add --yes to do it")
+            print(f"{counted(count, 'event')} would be removed for good (less what running processes own); add --yes to do it")
         return 0
     report = purge(arguments.directory, matches)
     if arguments.json:
         print(json.dumps(asdict(report)))
     else:
-        print(f"{report.removed:,} events removed, {report.kept:,} kept")
+        print(f"{counted(report.removed, 'event')} removed, {report.kept:,} kept")
         if report.busy:
-            print(f"{report.busy:,} directories belong to running processes and were passed over; stop those, and run this again")
+            print(
+                f"{counted(report.busy, 'directory belongs', 'directories belong')} to running processes, passed over; stop those, and run this again"
+            )
     return 1 if report.busy else 0
 
 
@@ -228,10 +232,12 @@ def _replayed(arguments: argparse.Namespace, books: Stats, waiting: int, others:
     if arguments.json:
         print(json.dumps(facts))
     else:
-        print(f"{books.acknowledged:,} events sent, {max(0, left):,} left in the spool")
+        print(f"{counted(books.acknowledged, 'event')} sent, {max(0, left):,} left in the spool")
         for word, counts in (("rejected by the server", books.rejected), ("dropped", books.dropped)):
             if counts:
                 print(f"{word}: " + ", ".join(f"{reason} {count:,}" for reason, count in counts.items()))
         if others:
-            print(f"{others:,} events belong to another key or endpoint and stay: {way_out(arguments.directory)}")
+            print(
+                f"{counted(others, 'event belongs', 'events belong')} to another key or endpoint, not sent: {way_out(arguments.directory)}"
+            )
     return 1 if left > 0 or others or books.rejected or books.dropped else 0

@@ -145,6 +145,16 @@ def read_cookie(header: str, api_key: str) -> BrowserCookie | None:
     return latest._replace(opt_out=any(cookie.opt_out for cookie in found))
 
 
+def other_projects(header: str, api_key: str) -> list[str]:
+    """Give the names of browser cookies that belong to other projects than `api_key`'s.
+
+    >>> other_projects("AMP_aaaaaaaaaa=eA; AMP_MKTG_aaaaaaaaaa=eA; AMP_0123456789=eA", "0123456789abcdef")
+    ['AMP_aaaaaaaaaa']
+    """
+    ours = (f"AMP_{api_key[:10]}", f"amp_{api_key[:6]}")
+    return [name for name, _ in _pairs(header) if name not in ours and re.fullmatch("AMP_[0-9A-Za-z]{10}|amp_[0-9A-Za-z]{6}", name)]
+
+
 def only_amplitude(header: str) -> str:
     """Give the pairs of a `Cookie` header that are Amplitude's, for places where the others must not go."""
     return "; ".join(f"{name}={value}" for name, value in _pairs(header))

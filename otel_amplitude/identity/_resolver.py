@@ -8,11 +8,10 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_amplitude.clock import application_time
-from otel_amplitude.identity._cookie import SESSION_TIMEOUT_MS, BrowserCookie, plausible_ms, read_cookie
+from otel_amplitude.identity._cookie import SESSION_TIMEOUT_MS, BrowserCookie, other_projects, plausible_ms, read_cookie
 from otel_amplitude.identity._headers import (
     COOKIE,
     GPC,
-    IDENTITY_HEADERS_VARIABLE,
     HeaderId,
     attributes_of,
     captured,
@@ -21,6 +20,7 @@ from otel_amplitude.identity._headers import (
 from otel_amplitude.identity._propagator import REPLACED, installed
 from otel_amplitude.identity._scope import Scope
 from otel_amplitude.limits import MAX_STRING, MIN_ID_LENGTH
+from otel_amplitude.log import hint
 from otel_amplitude.values import has_control, is_placeholder, is_sound_id
 
 if TYPE_CHECKING:
@@ -412,7 +412,7 @@ class IdentityResolver:
                 "identity.short",
                 field=field,
                 length=len(text),
-                cure=f"Amplitude refuses ids under {self._min_length} characters: set min_id_length here and minIdLength in the browser SDK",
+                cure=f"Amplitude refuses ids under {self._min_length} characters: set {self._option('min_id_length')} here and minIdLength in the browser SDK",
             )
             return None, source
         return None, ""
@@ -422,7 +422,7 @@ class IdentityResolver:
             return
         self.conflicts += 1
         if "identity.conflict" not in self._told:
-            cure = "two ids make two people for ever: give both sides the same, see user_id_format"
+            cure = "two ids make two people for ever: give both sides the same, see " + self._option("user_id_format")
             self._tell("identity.conflict", server=self._hashed(server), browser=self._hashed(browser), cure=cure)
 
     def _hashed(self, value: str) -> str:
@@ -442,13 +442,18 @@ class IdentityResolver:
                 return Identity(user, device, None, groups, None, False, user_source if user else "", device_source if device else "")
         route = attributes.get("http.route")
         if route:
-            headers = f"set {IDENTITY_HEADERS_VARIABLE}=device=x-device-id" if installed.is_present() else REPLACED
-            self._tell(
-                "identity.missing",
-                route=self._as_route(route) if isinstance(route, str) else route,
-                cure=f"in its handler call otel_amplitude.set_user(user_id), or {headers}",
-            )
+            shown = self._as_route(route) if isinstance(route, str) else route
+            others = other_projects(scope.cookie, self._api_key) if scope is not None and scope.cookie is not None else []
+            if others:
+                cure = f"the browser has the cookie of another project: give page and service the same API key (here {hint(self._api_key)})"
+                self._tell("identity.missing", route=shown, cookie=others[0], cure=cure)
+            else:
+                headers = f"set {self._option('identity_headers')} to device=x-device-id" if installed.is_present() else REPLACED
+                self._tell("identity.missing", route=shown, cure=f"in its handler call otel_amplitude.set_user(user_id), or {headers}")
         return _NOBODY
+
+    def _option(self, name: str) -> str:
+        return name if self._log is None else self._log.option(name)
 
     def _tell(self, event: str, **facts: object) -> None:
         if self._log is not None and event not in self._told:

@@ -57,7 +57,7 @@ def client_for(given: Mapping[str, Any]) -> Amplitude | None:
     except Exception as error:  # whatever is wrong, the application and its other exporters must start
         report(error)
         return None
-    client.zero_code = True
+    client.log.zero_code = True
     if not _clients:
         register(client)
     _clients.append(client)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from string import Formatter
 from typing import Final
 
 from otel_amplitude.delivery.books import Stats
@@ -16,12 +17,12 @@ from otel_amplitude.transport import Response
 
 # Faults that only an operator can mend, and how. The answer to a bad key is never quoted: it echoes the key.
 _CURES: Final = {
-    "invalid_api_key": "set OTEL_EXPORTER_AMPLITUDE_API_KEY to the key of this project, and OTEL_EXPORTER_AMPLITUDE_SERVER_ZONE to its region",
-    "wrong_endpoint": "correct OTEL_EXPORTER_AMPLITUDE_SERVER_URL, or the proxy in HTTPS_PROXY",
+    "invalid_api_key": "set {api_key} to the key of this project, and {server_zone} to its region",
+    "wrong_endpoint": "correct {server_url}, or the proxy in HTTPS_PROXY",
 }
 # Not known to be anybody's fault, so a warning, but these are the places to look at.
-_HINTS: Final = {"unreachable": "if it lasts, check network, proxy (HTTPS_PROXY), firewall, ca_file and OTEL_EXPORTER_AMPLITUDE_SERVER_URL"}
-_ELSEWHERE: Final = "or set OTEL_EXPORTER_AMPLITUDE_SPOOL_DIR to a directory that survives and belongs to this user"
+_HINTS: Final = {"unreachable": "if it lasts, check network, proxy (HTTPS_PROXY), firewall, {ca_file} and {server_url}"}
+_ELSEWHERE: Final = "or set {spool_dir} to a directory that survives and belongs to this user"
 # What the disk said (the spool's `reason`: a name of errno, `cap`, or a directory that can not be trusted), and who can mend it.
 _SPOOL_CURES: Final = {
     **dict.fromkeys(("EACCES", "EPERM"), f"let this user write there (owner, mode 0700), {_ELSEWHERE}"),
@@ -29,7 +30,7 @@ _SPOOL_CURES: Final = {
     "EROFS": f"mount the file system so that it can be written, {_ELSEWHERE}",
     "SpoolError": f"make it a directory of this user's with mode 0700, no link, {_ELSEWHERE}",
     **dict.fromkeys(("ENOSPC", "EDQUOT"), f"make room, {_ELSEWHERE}"),
-    "cap": "events come faster than they are sent; make room, or raise OTEL_EXPORTER_AMPLITUDE_MAX_SPOOL_BYTES",
+    "cap": "events come faster than they are sent; make room, or raise {max_spool_bytes}",
 }
 _NAMED_FIELDS: Final = ("events_with_invalid_fields", "events_with_missing_fields", "events_with_invalid_id_lengths")
 
@@ -45,6 +46,7 @@ class LogObserver(Observer):
         self._log = log
         self._spool_dir = spool_dir
         self._fault: Receipt | None = None
+        self._acknowledged = 0  # the process that told its first acknowledgement
 
     def started(self) -> None:
         """Delivery works in this process."""
@@ -54,6 +56,9 @@ class LogObserver(Observer):
         """One request was answered, or failed."""
         facts = {"events": len(batch), "status": receipt.status, "seconds": round(seconds, 3)}
         if receipt.reason == "acknowledged":
+            if self._log.zero_code and self._acknowledged != os.getpid():
+                self._acknowledged = os.getpid()
+                self._log.announce("delivery.first", **facts)
             if self._log.is_verbose:
                 self._log.debug("batch.acknowledged", **facts, bytes=sum(len(parcel.body) for parcel in batch))
             return
@@ -73,15 +78,16 @@ class LogObserver(Observer):
         fault = self._fault
         status = {} if fault is None else {"status": fault.status}
         if reason in _CURES:
-            self._log.error("sending.paused", reason=reason, seconds=round(seconds, 1), **status, cure=_CURES[reason])
+            self._log.error("sending.paused", reason=reason, seconds=round(seconds, 1), **status, cure=self._named(_CURES[reason]))
         else:
             said = {} if fault is None else _said(fault)
-            hint = {"cure": _HINTS[reason]} if reason in _HINTS else {}
+            hint = {"cure": self._named(_HINTS[reason])} if reason in _HINTS else {}
             self._log.warning("sending.paused", reason=reason, seconds=round(seconds, 1), **status, **said, **hint)
 
     def resumed(self) -> None:
         """The server answers again."""
         self._fault = None
+        self._log.forget("sending.paused")  # a sum of it, written later, would read as a new pause
         self._log.warning("sending.resumed")
 
     def dropped(self, reason: str, count: int) -> None:
@@ -95,7 +101,12 @@ class LogObserver(Observer):
             return
         where = {"directory": self._spool_dir} if self._spool_dir else {}
         cure = _SPOOL_CURES.get(str(facts.get("reason")))
-        self._log.warning(event, **facts, **where, **({"cure": cure} if cure else {}))
+        self._log.warning(event, **facts, **where, **({"cure": self._named(cure)} if cure else {}))
+
+    def _named(self, cure: str) -> str:
+        """Put the names of options into a cure."""
+        names = (name for _, name, _, _ in Formatter().parse(cure) if name)
+        return cure.format_map({name: self._log.option(name) for name in names})
 
     def stopping(self) -> None:
         """There will be something to say when there is no time left."""

@@ -193,7 +193,7 @@ def test_goes_on_sending(run: Any, tmp_path: Path, to_sandbox: Sandbox) -> None:
     to_sandbox.clear_faults()
     assert run(*words).code == 0
     assert to_sandbox.accepted == 1
-    assert "1 events sent" in run(*words).err
+    assert "1 event sent" in run(*words).err
     assert (to_sandbox.accepted, to_sandbox.duplicates) == (1, 0)
 
 

@@ -31,7 +31,7 @@ def test_ls(run: Any, left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_AMPLITUDE_SPOOL_DIR", str(left))
     ended = run("spool", "ls")
     assert ended.code == 0
-    assert "6 events in 1 segments" in ended.out.replace("\n", " ")
+    assert "6 events in 1 segment" in ended.out.replace("\n", " ")
     assert "ended" in ended.out
     (segment,) = json.loads(run("spool", "ls", left, "--json").out)
     assert (segment["records"], segment["alive"], segment["foreign"]) == (6, False, False)
@@ -46,7 +46,7 @@ def test_verify(run: Any, left: Path) -> None:
     path.write_bytes(data)
     ended = run("spool", "verify", left)
     assert ended.code == 1
-    assert f"{path.name}: has lost about 1 events" in ended.out
+    assert f"{path.name}: has lost about 1 event" in ended.out
     found = json.loads(run("spool", "verify", left, "--json").out)
     assert (found["events"], len(found["damaged"])) == (5, 1)
     path.write_bytes(b"something else" * 10)
@@ -97,7 +97,7 @@ def test_replay(run: Any, tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.
     ended = run("spool", "replay", path, "--option", f"server_url={url}", "--timeout", 10)
     assert ended.code == 1, ended.out + ended.err
     assert "6 events sent, 0 left" in ended.out
-    assert "1 events belong to another key or endpoint and stay" in ended.out
+    assert "1 event belongs to another key or endpoint, not sent" in ended.out
     assert f"otel-amplitude convert --spool {path} --send" in ended.out
     assert by_user(sandbox.events()) == by_user(EVENTS)
     assert count(path) == 1

@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from otel_amplitude.identity import AmplitudePropagator, Identity, IdentityResolver, RequestScope, make_cookie, scope_of
 from otel_amplitude.identity._resolver import clean_id
+from otel_amplitude.log import Log
 
 KEY = "0123456789abcdef0123456789abcdef"
 NOW = 1_795_305_661_234
@@ -27,6 +28,9 @@ class Notes:
 
     def warning(self, event: str, **facts: object) -> None:
         self.said.append((event, facts))
+
+    def option(self, name: str) -> str:
+        return Log().option(name)
 
     def names(self) -> list[str]:
         return [event for event, _ in self.said]
@@ -264,6 +268,18 @@ def test_nobody_is_dropped_with_one_hint_that_names_a_route() -> None:
     assert (event, facts["route"]) == ("identity.missing", "/orders")
     assert "otel_amplitude.set_user(" in str(facts["cure"])
     assert "OTEL_EXPORTER_AMPLITUDE_IDENTITY_HEADERS" in str(facts["cure"])
+
+
+def test_the_hint_names_the_cookie_of_another_project() -> None:
+    """The most likely mistake with two projects: the page's SDK has the key of one, the service that of the other."""
+    notes = Notes()
+    scope = RequestScope()
+    scope.cookie = "AMP_MKTG_aaaaaaaaaa=eA; AMP_aaaaaaaaaa=eA"
+    assert resolver(log=notes).resolve(ROUTE, scope).refusal == "no_identity"
+    [(event, facts)] = notes.said
+    assert (event, facts["cookie"]) == ("identity.missing", "AMP_aaaaaaaaaa")
+    assert "the same API key" in str(facts["cure"])
+    assert KEY not in str(facts)
 
 
 def test_the_hint_writes_the_route_as_events_do() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -145,6 +146,42 @@ def test_an_outage_says_why_and_when_it_is_over(lines: Lines) -> None:
     assert "check network, proxy (HTTPS_PROXY)" in paused
     assert "OTEL_EXPORTER_AMPLITUDE_SERVER_URL" in paused
     assert resumed == "WARNING sending.resumed"
+
+
+def test_no_pause_is_told_after_the_server_is_back(lines: Lines) -> None:
+    """The sum of repeated pauses, written at the end, would read as one more."""
+    log = Log("WARN", (KEY,))
+    told = LogObserver(log)
+    for _ in range(4):
+        told.paused(1.0, "server_error")
+    told.resumed()
+    log.tell_sums()
+    assert lines() == ["WARNING sending.paused reason=server_error seconds=1.0", "WARNING sending.resumed"]
+    told.paused(1.0, "server_error")
+    log.tell_sums()
+    assert lines()[-1] == "WARNING sending.paused reason=server_error repeated=1"
+
+
+def test_without_code_the_first_acknowledgement_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Proof of life, with level and time; from then on it is silent."""
+    log = Log("WARN", (KEY,))
+    log.zero_code = True
+    told = LogObserver(log)
+    settle(told, TransportError("connection refused"))
+    for _ in range(3):
+        settle(told, answer(200))
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "delivery.first" in line]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO otel_amplitude: delivery\.first events=2 status=200 seconds=0\.012", line)
+
+
+def test_cures_name_what_the_reader_can_set(lines: Lines) -> None:
+    """Without code these are environment variables; with code either does."""
+    log = Log("ERROR", (KEY,))
+    for log.zero_code in (False, True):
+        LogObserver(log).paused(60.0, "wrong_endpoint" if log.zero_code else "invalid_api_key")
+    with_code, without = lines()
+    assert "set api_key (OTEL_EXPORTER_AMPLITUDE_API_KEY) to the key" in with_code
+    assert 'cure="correct OTEL_EXPORTER_AMPLITUDE_SERVER_URL, or the proxy' in without
 
 
 def test_a_pause_without_a_known_cause_is_told(lines: Lines) -> None:

@@ -152,9 +152,9 @@ class Program:
 
     @property
     def books(self) -> Counter[str]:
-        """The sums of the last `exporter.stopped` line of each process; reasons are written as in `refused.bot`."""
+        """The sums of the last line of books of each process; reasons are written as in `refused.bot`."""
         found: Counter[str] = Counter()
-        for line in dict(re.findall(r"exporter\.stopped pid=(\d+) (.*)", self.output)).values():
+        for line in dict(re.findall(r"exporter\.(?:stopped|books) pid=(\d+) (.*)", self.output)).values():
             for name, value in (part.split("=", 1) for part in line.split()):
                 reasons = [reason.split(":") for reason in value.split(",")]
                 found.update({".".join([name, *reason[:-1]]): int(reason[-1]) for reason in reasons})
