@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 
 from otel_amplitude.identity import AmplitudePropagator, Identity, IdentityResolver, RequestScope, make_cookie, scope_of
+from otel_amplitude.identity._propagator import installed
 from otel_amplitude.identity._resolver import clean_id
 from otel_amplitude.log import Log
 
@@ -259,8 +260,9 @@ def test_consent_is_asked_each_time() -> None:
     assert notes.names() == ["identity.consent_failed"]
 
 
-def test_nobody_is_dropped_with_one_hint_that_names_a_route() -> None:
+def test_nobody_is_dropped_with_one_hint_that_names_a_route(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint names a real route and the line that helps, once; without a route there is nothing to say."""
+    monkeypatch.setattr(type(installed), "is_present", lambda _: True)  # as in a process whose headers are read
     notes = Notes()
     ours = resolver(log=notes)
     assert [ours.resolve(attributes, RequestScope()).refusal for attributes in ({}, ROUTE, {"http.route": "/other"})] == ["no_identity"] * 3
