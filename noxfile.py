@@ -60,6 +60,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=HEAVY)
+def soak(session: nox.Session) -> None:
+    """Run for longer what must hold however often it is repeated: every server with 200 visitors at once."""
+    _install(session, "test", "frameworks", "servers")
+    session.run("pytest", "-q", *BOTH_CORES, "-m", "soak", *session.posargs)
+
+
+@nox.session(python=HEAVY)
 @nox.parametrize("otel", ["oldest", "newest"])
 def minimums(session: nox.Session, otel: str) -> None:
     """Run the tests of the library itself with the oldest supported and the newest OpenTelemetry."""
