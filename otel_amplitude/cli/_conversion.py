@@ -31,7 +31,7 @@ from otel_amplitude.convert.documents import Document
 from otel_amplitude.convert.looks import looks_json
 from otel_amplitude.convert.mounts import InnerRoutes
 from otel_amplitude.convert.otlp import find_all
-from otel_amplitude.convert.recorded import CAUSES, Recorded, Resources, guarded, problem_of
+from otel_amplitude.convert.recorded import CAUSES, KnownResources, Recorded, guarded, problem_of
 from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.exporter import AmplitudeExporter, read_ids
 from otel_amplitude.otel._reader import Outcome, reader_of
@@ -189,7 +189,7 @@ class Conversion(AbstractContextManager["Conversion"]):
         self._lines = lines
         self._timeout = timeout
         self._identity = self._reader.identity_attributes
-        self._resources = Resources()
+        self._resources = KnownResources()
         self._ancestors = Ancestors()
         self._waiting: Waiting[_Waiter] = Waiting(MAX_WAITING, MAX_WAITING_BYTES)
         self._restored: list[_Waiter] = []

@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanContext, SpanKind
 from otel_amplitude.cli._ask import ask
 from otel_amplitude.cli._inputs import Inputs, Problems, SourceError
 from otel_amplitude.convert.otlp import read_document
-from otel_amplitude.convert.recorded import Resources
+from otel_amplitude.convert.recorded import KnownResources
 
 # property of an event ← attribute of the span it was made from
 _ATTRIBUTES: Final = {"method": "http.request.method", "route": "http.route", "status_code": "http.response.status_code"}
@@ -32,7 +32,7 @@ def read_files(given: Sequence[str], trace: str | None) -> tuple[list[ReadableSp
         OSError: a file can not be read.
     """
     found: list[ReadableSpan | ReadableLogRecord] = []
-    problems, resources = Problems(), Resources()
+    problems, resources = Problems(), KnownResources()
     for document in Inputs(given):
         batch = read_document(document, resources)
         items: list[ReadableSpan | ReadableLogRecord] = [*batch.spans, *batch.records]

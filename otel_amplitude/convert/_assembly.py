@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -31,7 +31,8 @@ Converted = tuple[dict[str, Any], dict[str, object], bool]
 
 `check_event` has nothing to say about a sound event, nor has `encode_event` anything to look for in its properties.
 """
-_MAX_RESOURCES: Final = 16
+# A process has one; a file of a Collector, or a gateway, has those of all its services.
+_MAX_RESOURCES: Final = 1_024
 # `amplitude.<map>` → the part of a draft
 _DRAFT_MAPS: Final = {name: name for name in MAPS} | {"event_properties": "properties"}
 
@@ -51,22 +52,22 @@ class Facts(NamedTuple):
 
 
 class Resources:
-    """Converts each resource once; a process has one, and a new one after a fork. Any thread may ask."""
+    """Converts each resource once, as long as it is among the newest; what reads OTLP gives equal ones as one object. Any thread may ask."""
 
     def __init__(self, properties: Iterable[str]) -> None:
         patterns = tuple(properties)
         self._named = frozenset(pattern for pattern in patterns if not has_wildcard(pattern))
         self._matches = compile_globs(pattern for pattern in patterns if has_wildcard(pattern))
-        self._facts: dict[int, Facts] = {}
+        self._facts: OrderedDict[int, Facts] = OrderedDict()
 
     def facts(self, resource: Resource | None) -> Facts:
         """Give what `resource` adds to its events."""
         facts = self._facts.get(id(resource))
         if facts is None:
             facts = self._convert(resource)
-            if len(self._facts) >= _MAX_RESOURCES:
-                self._facts.clear()
             self._facts[id(resource)] = facts
+            if len(self._facts) > _MAX_RESOURCES:
+                self._facts.popitem(last=False)
         return facts
 
     def _convert(self, resource: Resource | None) -> Facts:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from otel_amplitude.convert import otlp_json
 from otel_amplitude.convert.documents import Document
 from otel_amplitude.convert.looks import looks_json
-from otel_amplitude.convert.recorded import Batch, Recorded, Resources
+from otel_amplitude.convert.recorded import Batch, KnownResources, Recorded
 
 MISSING: str = "is OTLP in protobuf, which needs the extra: pip install otel-amplitude[otlp]"
 
 
-def find_all(document: Document, problems: list[str], resources: Resources) -> Iterator[Recorded]:
+def find_all(document: Document, problems: list[str], resources: KnownResources) -> Iterator[Recorded]:
     """Give the spans and log records of a document one by one; none, and what it looks like, for one that is no OTLP.
 
     Args:
@@ -28,7 +28,7 @@ def find_all(document: Document, problems: list[str], resources: Resources) -> I
     return iter(()) if found is None else found
 
 
-def _protobuf(message: bytes, problems: list[str], resources: Resources) -> Iterator[Recorded]:
+def _protobuf(message: bytes, problems: list[str], resources: KnownResources) -> Iterator[Recorded]:
     if not message:
         return iter(())  # an empty request
     try:
@@ -39,7 +39,7 @@ def _protobuf(message: bytes, problems: list[str], resources: Resources) -> Iter
     return otlp_protobuf.find(message, problems, resources)
 
 
-def read_document(document: Document, resources: Resources) -> Batch:
+def read_document(document: Document, resources: KnownResources) -> Batch:
     """Read everything in a document, whole; raises nothing, whatever it holds."""
     batch = Batch([], [], [document.problem] if document.problem else [])
     return batch if document.problem else batch.take(find_all(document, batch.problems, resources))

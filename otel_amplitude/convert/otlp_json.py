@@ -28,8 +28,8 @@ from otel_amplitude.convert.recorded import (
     STATUSES,
     Batch,
     Ids,
+    KnownResources,
     Recorded,
-    Resources,
     WrongError,
     check_ids,
     guarded,
@@ -168,14 +168,14 @@ def read_line(line: bytes | str) -> Batch:
 def read_request(data: object) -> Batch:
     """Read one document that was parsed already, in the way of `read_line`."""
     batch = Batch([], [], [])
-    found = find(data, batch.problems, Resources())
+    found = find(data, batch.problems, KnownResources())
     if found is None:
         batch.problems.append("is not OTLP: there is no resourceSpans or resourceLogs in it")
         return batch
     return batch.take(found)
 
 
-def find(data: object, problems: list[str], resources: Resources, size: int = 0, depth: int = 0) -> Iterator[Recorded] | None:
+def find(data: object, problems: list[str], resources: KnownResources, size: int = 0, depth: int = 0) -> Iterator[Recorded] | None:
     """Give the spans and log records of a document one by one; None for what is no document of OTLP.
 
     Args:
@@ -215,14 +215,16 @@ def _completed(message: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
-def _of_request(message: Mapping[str, Any], problems: list[str], resources: Resources, size: int) -> Iterator[Recorded]:
+def _of_request(message: Mapping[str, Any], problems: list[str], resources: KnownResources, size: int) -> Iterator[Recorded]:
     if "batches" in message and "resourceSpans" not in message:
         message = {**message, "resourceSpans": message["batches"]}
     for signal in _SIGNALS:
         yield from _of_signal(signal, message, problems, resources, size)
 
 
-def _of_signal(signal: _Signal, message: Mapping[str, Any], problems: list[str], resources: Resources, size: int) -> Iterator[Recorded]:
+def _of_signal(
+    signal: _Signal, message: Mapping[str, Any], problems: list[str], resources: KnownResources, size: int
+) -> Iterator[Recorded]:
     for outer in guarded(_objects, problems, signal.resources, message, signal.resources) or ():
         resource_item = fields_of(outer, _OUTER)
         for inner in guarded(_objects, problems, signal.scopes, resource_item, signal.scopes) or ():
@@ -240,7 +242,7 @@ class _Around:
 
     __slots__ = ("_known", "_resource_item", "_resources", "_scope_item", "size")
 
-    def __init__(self, resource_item: Mapping[str, Any], scope_item: Mapping[str, Any], resources: Resources, size: int) -> None:
+    def __init__(self, resource_item: Mapping[str, Any], scope_item: Mapping[str, Any], resources: KnownResources, size: int) -> None:
         self._resource_item = resource_item
         self._scope_item = scope_item
         self._resources = resources

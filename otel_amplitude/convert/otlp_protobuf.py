@@ -28,8 +28,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from otel_amplitude.convert.recorded import (
     KINDS,
     Ids,
+    KnownResources,
     Recorded,
-    Resources,
     WrongError,
     check_ids,
     make_ids,
@@ -53,7 +53,7 @@ _RESOURCE, _SCOPES, _RESOURCE_SCHEMA = 1, (2, 1000), 3  # 1000: where OTLP 0.15 
 _SCOPE, _ITEMS, _SCOPE_SCHEMA = 1, 2, 3
 
 
-def find(body: bytes, problems: list[str], resources: Resources, signal: Signal | None = None) -> Iterator[Recorded]:
+def find(body: bytes, problems: list[str], resources: KnownResources, signal: Signal | None = None) -> Iterator[Recorded]:
     """Give the spans or log records of a request one by one.
 
     Args:
@@ -68,7 +68,7 @@ def find(body: bytes, problems: list[str], resources: Resources, signal: Signal 
         problems.append(f"is no OTLP in protobuf, or cut off ({error})" if isinstance(error, WrongError) else "is cut off")
 
 
-def _find(body: bytes, problems: list[str], resources: Resources, signal: Signal | None) -> Iterator[Recorded]:
+def _find(body: bytes, problems: list[str], resources: KnownResources, signal: Signal | None) -> Iterator[Recorded]:
     left = _SOME_ITEMS + len(body) // _BYTES_OF_ITEM
     for begin, end in _parts(body, 0, len(body), _REQUEST_RESOURCES):
         resource = _one(body, begin, end, _RESOURCE), _one(body, begin, end, _RESOURCE_SCHEMA)
@@ -161,7 +161,7 @@ class _Around:
 
     __slots__ = ("_known", "_resource", "_resources", "_scope")
 
-    def __init__(self, resource: tuple[bytes, bytes], scope: tuple[bytes, bytes], resources: Resources) -> None:
+    def __init__(self, resource: tuple[bytes, bytes], scope: tuple[bytes, bytes], resources: KnownResources) -> None:
         self._resource = resource
         self._scope = scope
         self._resources = resources

@@ -147,7 +147,7 @@ def problem_of(where: str, error: Exception) -> str:
     return f"{where}: is nested too deeply" if isinstance(error, RecursionError) else f"{where}: {error}"
 
 
-class Resources:
+class KnownResources:
     """Resources and scopes by their encoded content: a service sends the same ones in each request, and they are converted once.
 
     One thread at a time.

@@ -16,12 +16,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_amplitude.convert.otlp_json import read_line
 from otel_amplitude.convert.otlp_protobuf import find, signal_of
-from otel_amplitude.convert.recorded import Batch, Resources
+from otel_amplitude.convert.recorded import Batch, KnownResources
 
 
 def read(body: bytes) -> Batch:
     batch = Batch([], [], [])
-    return batch.take(find(body, batch.problems, Resources()))
+    return batch.take(find(body, batch.problems, KnownResources()))
 
 
 def to_protobuf(text: str) -> bytes:
@@ -167,7 +167,7 @@ def test_a_request_of_empty_spans(count: int) -> None:
 
     scope = b"\x12" + length(len(spans)) + spans
     problems: list[str] = []
-    found = list(find(b"\x0a" + length(len(scope)) + scope, problems, Resources(), "spans"))
+    found = list(find(b"\x0a" + length(len(scope)) + scope, problems, KnownResources(), "spans"))
     assert len(found) < 2_000 + count // 8 + 10
     assert "more than one item for 16 bytes" in problems[-1]
 

@@ -33,11 +33,11 @@ FORMS: dict[str, tuple[bytes, int]] = {
         1,
     ),  # opentelemetry-collector-contrib#33846
     "lines of a log between": (b"Starting {\n" + LINE + b"\nListening on [::]:80\n", 1),
-    "gzip": (gzip.compress(LINE), 1),  # opentelemetry-collector-contrib#32565
+    "gzip": (gzip.compress(LINE), 1),  # opentelemetry-collector-contrib#38250, #2328
     "gzip of many lines, in two members": (gzip.compress(MANY[:200]) + gzip.compress(MANY[200:]), 1),
     "gzip in gzip": (gzip.compress(gzip.compress(LINE)), 1),
     "gzip with padding": (gzip.compress(LINE) + bytes(512), 1),
-    "a byte order mark": (b"\xef\xbb\xbf" + LINE, 1),  # opentelemetry-collector-contrib#38250
+    "a byte order mark": (b"\xef\xbb\xbf" + LINE, 1),  # as editors on Windows save it
     "byte order marks of files put together": (b"\xef\xbb\xbf" + LINE + b"\n\xef\xbb\xbf" + LINE, 1),
     "UTF-16, as PowerShell writes": (LINE.decode().encode("utf-16"), 1),
     "UTF-16 without a mark": (LINE.decode().encode("utf-16-le"), 1),
@@ -76,7 +76,7 @@ def test_an_input_of_nothing_says_so(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_cut_off_costs_itself(tmp_path: Path) -> None:
-    """A process that was killed while it wrote, and went on later (opentelemetry-collector-contrib#31676)."""
+    """A process that was killed while it wrote, and went on later."""
     for cut in range(1, len(LINE) - 1, 7):
         made = convert(write(tmp_path / "a", LINE[:cut] + b"\n", LINE + b"\n", LINE))
         assert (made.users, made.code) == (REQUESTED * 2, 1), LINE[:cut]
@@ -158,7 +158,7 @@ def test_anything_else_is_one_line(kind: str, tmp_path: Path) -> None:
 
 
 def test_files_wildcards_and_folders(tmp_path: Path) -> None:
-    """Rotated files at once, each file once; places then name the file (opentelemetry-collector-contrib#38250)."""
+    """Rotated files at once, each file once; places then name the file."""
     folder = tmp_path / "traces"
     folder.mkdir()
     users = [f"user-{number}" for number in (1, 2, 3)]

@@ -2,7 +2,8 @@
 
 The files are in `otlp/`; `files.json` says which events each must give, `events.json` what these are. `javascript.*` were written by
 OpenTelemetry's serializers for JavaScript, the files of protobuf and of protobuf's JSON by Google's library, the others by hand after what
-programs write: the Collector's file exporter, jq, PowerShell, Java's logging-otlp exporter, Tempo and Jaeger, Go's encoding/json, OTLP before 0.16.
+programs write: the Collector's file exporter (opentelemetry-collector-contrib#44077, #32565), jq, PowerShell, Java's logging-otlp exporter, Tempo (tempo#3802, grafana#43060) and Jaeger, ids as Swift
+and others write them (opentelemetry-swift#537, opentelemetry-js#3892, traceway#129), Go's encoding/json, OTLP before 0.16.
 """
 
 from __future__ import annotations

@@ -23,13 +23,13 @@ def test_a_child_before_its_parent(tmp_path: Path) -> None:
 
 
 def test_a_child_after_its_parent(tmp_path: Path) -> None:
-    """A span of the background that outlives the request's (open-telemetry/opentelemetry-specification#1089)."""
+    """A span of the background that outlives the request's."""
     made = convert(write(tmp_path / "a.jsonl", spans(span(1, **REQUEST)), spans(span(2, 1, **PAID))))
     assert made.users == [REQUESTED, BOUGHT]
 
 
 def test_a_parent_in_another_file(tmp_path: Path) -> None:
-    """A rotated file ends in the middle of a trace (opentelemetry-collector-contrib#38250)."""
+    """A rotated file ends in the middle of a trace."""
     child, parent = write(tmp_path / "1.jsonl", spans(span(2, 1, **PAID))), write(tmp_path / "2.jsonl", spans(span(1, **REQUEST)))
     assert convert(child, parent).users == [BOUGHT, REQUESTED]
     assert convert(parent, child).users == [REQUESTED, BOUGHT]
@@ -71,7 +71,7 @@ def test_the_same_span_id_in_another_trace(tmp_path: Path) -> None:
 
 
 def test_a_log_record_is_of_the_user_of_its_span(tmp_path: Path) -> None:
-    """As in the process; logs and traces are written to different files (opentelemetry-collector-contrib#31676)."""
+    """As in the process; the Collector writes logs and traces to different files."""
     told, traces = (
         write(tmp_path / "logs.jsonl", logs(record(2))),
         write(tmp_path / "traces.jsonl", spans(span(2, 1)), spans(span(1, **REQUEST))),
@@ -113,7 +113,7 @@ def test_a_circle(tmp_path: Path) -> None:
 
 
 def test_standard_input() -> None:
-    """A pipe is read like a file (open-telemetry/opentelemetry-java#6836: SDKs write OTLP to standard output)."""
+    """A pipe is read like a file (opentelemetry-java#6836: SDKs write OTLP to standard output)."""
     import json
 
     assert convert(json.dumps(spans(span(2, 1, **PAID))).encode() + json.dumps(spans(span(1, **REQUEST))).encode()).users == [
