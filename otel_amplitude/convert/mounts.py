@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
@@ -32,6 +32,9 @@ from opentelemetry.trace import SpanKind
 from otel_amplitude.convert._routes import join, normalise, parts_of
 from otel_amplitude.convert._tables import METHOD, ROUTE, TORNADO
 from otel_amplitude.convert._view import read_path
+
+if TYPE_CHECKING:
+    from otel_amplitude.identity import RequestScope
 
 _MAX_ABOVE: Final = 64
 _MAX_DEPTH: Final = 8
@@ -95,39 +98,45 @@ def _request_above(
 
 
 class _Found(NamedTuple):
-    """The templates under which a route can be reached from an application; both are kept, so that their ids stay theirs."""
+    """The templates under which a route can be reached from applications; both are kept, so that their ids stay theirs."""
 
-    app: object
+    apps: tuple[object, object]
     route: object
     templates: tuple[str, ...]
     normalised: frozenset[str]
 
 
-_NONE: Final = _Found(None, None, (), frozenset())
-# By the ids of application and route.
-_known: dict[tuple[int, int], _Found] = {}
+_NONE: Final = _Found((None, None), None, (), frozenset())
+# By the ids of outermost application, innermost application and route.
+_known: dict[tuple[int, int, int], _Found] = {}
 
 
-def _routes_found(scope: Mapping[str, Any]) -> _Found:
+def _routes_found(asgi: Mapping[str, Any], outermost: object) -> _Found:
     """Give the templates of the route in an ASGI scope, of which there are several where it lies in several mounts. Never raises.
 
-    The routers of the application are searched at the first request of a route only.
+    The routers of the outermost application that is known are searched, then those of the innermost; at the first request of a route only.
     """
-    app, route = scope.get("app"), scope.get("route")
+    apps, route = (outermost, asgi.get("app")), asgi.get("route")
     template = getattr(route, "path", None)
     if not isinstance(template, str) or _children(route) is not None:  # a mount is no end: what it serves has its own routes, or none
         return _NONE
-    found = _known.get((id(app), id(route)))
+    key = (id(apps[0]), id(apps[1]), id(route))
+    found = _known.get(key)
     if found is None:
-        try:
-            templates = tuple(dict.fromkeys(_ways(getattr(app, "routes", ()), route, "", 0))) or (template,)
-        except Exception:  # a router class of the application's own
-            templates = (template,)
-        found = _Found(app, route, templates, frozenset(map(normalise, templates)))
+        ways = (tuple(dict.fromkeys(_guarded_ways(app, route))) for app in apps)
+        templates = next(filter(None, ways), (template,))
+        found = _Found(apps, route, templates, frozenset(map(normalise, templates)))
         if len(_known) >= _MAX_KNOWN:
             _known.clear()
-        _known[id(app), id(route)] = found
+        _known[key] = found
     return found
+
+
+def _guarded_ways(app: object, route: object) -> list[str]:
+    try:
+        return [*_ways(getattr(app, "routes", ()), route, "", 0)]
+    except Exception:  # a router class of the application's own
+        return []
 
 
 def _children(route: object) -> Any:
@@ -146,34 +155,45 @@ def _ways(routes: Iterable[Any], wanted: object, prefix: str, depth: int) -> Ite
             yield from _ways(children, wanted, prefix + path, depth + 1)
 
 
-def whole_route(
-    attributes: Mapping[str, Any], inner: Sequence[str] = (), asgi: Mapping[str, Any] | None = None, mounted_at: str = ""
-) -> str | None:
+def whole_route(attributes: Mapping[str, Any], inner: Sequence[str] = (), scope: RequestScope | None = None) -> str | None:
     """Give the whole route of a request; None where its span has it already, `""` where it has none but raw text.
 
     Args:
         attributes: of the request's span.
         inner: the routes of the applications inside, the outermost first.
-        asgi: the ASGI scope of the request.
-        mounted_at: where the application is mounted, as its glue was told.
+        scope: of the request; what it knows of the ASGI scope, the place where the glue's application is mounted, and the path.
     """
-    given = attributes.get(ROUTE)
-    given = given if isinstance(given, str) else ""
-    found = _NONE if asgi is None else _routes_found(asgi)
-    parameters = None if asgi is None or normalise(given) in found.normalised else asgi.get("path_params")
-    is_whole = normalise(given) in found.normalised if found.templates else bool(given) and not parameters
-    if (is_whole and not inner and not mounted_at) or (TORNADO in attributes and not given):  # Tornado's route stands in the span's name
+    written = attributes.get(ROUTE)
+    given = written if isinstance(written, str) else ""
+    asgi, mounted_at = (None, "") if scope is None else (scope.asgi, scope.mounted_at)
+    found = _NONE if scope is None or asgi is None else _routes_found(asgi, scope.app)
+    normal = normalise(given)
+    parameters = None if asgi is None or normal in found.normalised else asgi.get("path_params")
+    is_whole = normal in found.normalised if found.templates else bool(given) and not parameters
+    if TORNADO in attributes and not given:
+        return None  # its route stands in the name of the span
+    if is_whole and not inner and not mounted_at and not normal.startswith("/{"):  # which may be a catch-all, and this the home page
         return None
     path = read_path(attributes)
-    if given and parameters:
-        given = without_values(given, path, parameters)
-    joined = (join(given, [*inner, template], path) for template in found.templates or ("",))
-    whole = next((route for route in joined if route is not None), None)
+    whole = _whole(without_values(given, path, parameters) if given and parameters else given, inner, found, path, mounted_at)
+    if not whole and (_is_root(path) or (scope is not None and scope.at_root)):
+        whole = "/"
+    return None if whole in (written, normal if is_whole else None) else whole
+
+
+def _whole(given: str, inner: Sequence[str], found: _Found, path: str, mounted_at: str) -> str:
+    if _is_root(path) and not mounted_at:
+        return "/"
+    # What the routers tell is whole, or lacks what spans know.
+    halves = [[template] for template in found.templates] + [[*inner, template] for template in found.templates or ("",)]
+    whole = next((route for half in halves if (route := join(given, half, path)) is not None), None)
     if mounted_at:
         whole = _mounted(mounted_at, [route for route in (whole, given, *found.templates) if route], path)
-    if whole is None:
-        whole = normalise(given) or ("/" if path and not parts_of(path) else "")
-    return None if whole == attributes.get(ROUTE, "") else whole
+    return normalise(given) if whole is None else whole
+
+
+def _is_root(path: str) -> bool:
+    return bool(path) and not parts_of(path)
 
 
 def _mounted(mounted_at: str, routes: Sequence[str], path: str) -> str | None:

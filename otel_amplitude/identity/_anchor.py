@@ -73,7 +73,10 @@ def anchor(carrier: Any, kind: str, scope: RequestScope) -> None:
     else:
         carrier[_aiohttp_key() if kind is AIOHTTP else KEY] = scope
     if kind is ASGI:
-        scope.asgi = carrier
+        scope.asgi, scope.app = carrier, carrier.get("app")  # mounted applications replace it by themselves
+        scope.at_root = carrier.get("path") == f"{carrier.get('root_path') or ''}/"
+    elif kind is WSGI:
+        scope.at_root = carrier.get("PATH_INFO") == "/"
 
 
 @lru_cache(maxsize=1)

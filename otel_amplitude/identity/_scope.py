@@ -199,6 +199,8 @@ class RequestScope(Scope):
         kind: the kind of its anchor (`wsgi`, `asgi`, `aiohttp`, `celery`); empty without one.
         is_read: the headers of the request have been read.
         asgi: the ASGI scope, which has the route that the framework found; None where there is none, and after the request span.
+        app: the outermost application that an ASGI framework named in its scope, which mounted ones replace later; None as for `asgi`.
+        at_root: the path is `/`, below the prefix that the server or a dispatcher names (`SCRIPT_NAME`, `root_path`).
         joined: the scope of the request that this one is part of.
         outer: what held where this one was made; read and emptied when the request span starts.
         inner_spans: spans of applications inside the request, in the order of their starts: root spans that are no requests of their
@@ -212,7 +214,9 @@ class RequestScope(Scope):
         "__weakref__",
         "_readers",
         "_span",
+        "app",
         "asgi",
+        "at_root",
         "entered",
         "inner_spans",
         "is_read",
@@ -231,6 +235,8 @@ class RequestScope(Scope):
         self.kind = ""
         self.is_read = False
         self.asgi: Mapping[str, Any] | None = None
+        self.app: object = None
+        self.at_root = False
         self.joined: RequestScope | None = None
         self.outer: Scope | None = None
         self.inner_spans: list[Any] = []
@@ -267,7 +273,7 @@ class RequestScope(Scope):
         if self.asgi is not None and (span := self.request_span) is not None and span.context is context:
             self._readers -= 1
             if self._readers <= 0:
-                self.asgi = None
+                self.asgi = self.app = None
 
     @property
     def is_begun(self) -> bool:

@@ -108,7 +108,7 @@ class Reader:
         if isinstance(scope, RequestScope):
             if not scope.is_inner(span.context):
                 inner = [route for found in scope.inner_spans if (route := inner_route(found))]
-                attributes = _routed(attributes, inner, scope.asgi, scope.mounted_at)
+                attributes = _routed(attributes, inner, scope)
                 scope.ended(span.context)
             elif EVENT_TYPE not in attributes:
                 return  # the span of the request around it makes the event
@@ -337,11 +337,9 @@ class Reader:
         self._client.log.error("conversion.failed", error=self._client.log.raised(error))
 
 
-def _routed(
-    attributes: Mapping[str, Any], inner: Sequence[str] = (), asgi: Mapping[str, Any] | None = None, mounted_at: str = ""
-) -> Mapping[str, Any]:
+def _routed(attributes: Mapping[str, Any], inner: Sequence[str] = (), scope: RequestScope | None = None) -> Mapping[str, Any]:
     """Give the attributes of a request's span with its whole route."""
-    route = whole_route(attributes, inner, asgi, mounted_at)
+    route = whole_route(attributes, inner, scope)
     return attributes if route is None else {**attributes, ROUTE: route}
 
 

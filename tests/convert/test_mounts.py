@@ -16,6 +16,8 @@ from starlette.testclient import TestClient
 
 from otel_amplitude.convert._routes import join
 from otel_amplitude.convert.mounts import InnerRoutes, whole_route, without_values
+from otel_amplitude.identity import RequestScope
+from otel_amplitude.identity._anchor import ASGI, anchor
 
 
 @pytest.mark.parametrize(
@@ -101,8 +103,15 @@ def answer(_: Any) -> PlainTextResponse:
     return PlainTextResponse("ok")
 
 
-def asked(app: Any, path: str, host: str = "testserver") -> dict[str, Any]:
-    """The ASGI scope of a request after the application has answered it."""
+def known(asgi: dict[str, Any]) -> RequestScope:
+    """The scope of a request that has this ASGI scope."""
+    scope = RequestScope()
+    anchor(asgi, ASGI, scope)
+    return scope
+
+
+def asked(app: Any, path: str, host: str = "testserver") -> RequestScope:
+    """The scope of a request after the application has answered it."""
     scopes: list[dict[str, Any]] = []
 
     async def outermost(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -110,7 +119,7 @@ def asked(app: Any, path: str, host: str = "testserver") -> dict[str, Any]:
         await app(scope, receive, send)
 
     assert TestClient(outermost, base_url=f"http://{host}").get(path).status_code == 200
-    return scopes[-1]
+    return known(scopes[-1])
 
 
 PAGES = [Route("/users/{uid:int}", answer), Route("/", answer)]
@@ -155,9 +164,9 @@ def test_a_raw_path_is_no_route(path: str, whole: str) -> None:
 
 def test_a_raw_path_without_a_template_is_refused() -> None:
     """A router of the application's own, which tells only what it found in the path."""
-    scope = {"type": "http", "path_params": {"mail": "ann@example.org"}, "app": object()}
+    scope = {"type": "http", "path_params": {"mail": "ann@example.org"}, "app": object(), "path": "/mailto:ann@example.org"}
     attributes = {"url.path": "/mailto:ann@example.org", "http.route": "/mailto:ann@example.org"}
-    assert whole_route(attributes, (), scope) == ""
+    assert whole_route(attributes, (), known(scope)) == ""
 
 
 def test_included_routers_of_fastapi_have_their_prefix() -> None:
@@ -185,6 +194,13 @@ def test_a_route_that_is_whole_costs_no_comparison() -> None:
     """As for nearly all requests."""
     assert whole_route({"http.route": "/users/{uid}"}) is None
     assert whole_route({"tornado.handler": "Users", "http.target": "/"}) is None
+
+
+def test_a_home_page_is_its_own_route_also_where_a_catch_all_serves_it() -> None:
+    """A single-page application has one page for all paths; its home is the one that everybody calls so."""
+    assert whole_route({"http.route": "/{path:path}", "url.path": "/"}) == "/"
+    assert whole_route({"http.route": "/{path:path}", "url.path": "/about"}) is None
+    assert whole_route({"http.route": "/{lang}/about", "url.path": "/en/about"}) is None
 
 
 # --- spans that came together ------------------------------------------------------------------------------------------------

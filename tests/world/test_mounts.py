@@ -93,6 +93,18 @@ def test_three_applications_in_each_other(traced: Traced) -> None:
     assert traced.routes() == ["/a/b/{branch}/users/{uid}"]
 
 
+@pytest.mark.parametrize("both", [False, True], ids=["outer instrumented", "both instrumented"])
+def test_an_application_in_a_mount_in_a_mount(traced: Traced, both: bool) -> None:
+    """The middle mount has no span, but lies in the outer application's routers."""
+    inner = shop()
+    outer = Starlette(routes=[Mount("/v1", routes=[Mount("/sub/{tenant}", app=inner)])])
+    StarletteInstrumentor.instrument_app(outer, tracer_provider=traced.provider)
+    if both:
+        FastAPIInstrumentor().instrument_app(inner, tracer_provider=traced.provider)
+    ask(outer, "/v1/sub/acme/users/7")
+    assert (traced.routes(), traced.refused()) == (["/v1/sub/{tenant}/users/{uid}"], {})
+
+
 def test_an_application_behind_a_proxy_with_a_prefix(traced: Traced) -> None:
     """open-telemetry/opentelemetry-python-contrib#2476: `root_path` is what a proxy was told, and may be the name of a customer."""
     outer = fastapi.FastAPI()

@@ -83,6 +83,12 @@ def test_django_over_asgi() -> None:
     assert fresh.run(DJANGO.replace("URLS", urls)).strip() == f"{ROUTES} {{}}"
 
 
+def test_django_under_a_prefix() -> None:
+    """A server or a dispatcher names the prefix (`SCRIPT_NAME`), which may hold anything, so the routes begin below it: also that of the home page."""
+    urls = "for url in ('/', '/people/7/'):\n    assert Client(headers=headers).get(url, SCRIPT_NAME='/acme').status_code == 200"
+    assert fresh.run(DJANGO.replace("URLS", urls)).strip() == "['/', '/people/{person}'] {}"
+
+
 def test_a_prefetch_of_django() -> None:
     """refugies-info/karfur#2603: `Purpose: prefetch`, as Next.js and Chrome send it."""
     urls = "for purpose in ({}, {'Sec-Purpose': 'prefetch;prerender'}, {'Purpose': 'prefetch'}):\n    Client(headers={**headers, **purpose}).get('/news/')"
