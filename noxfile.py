@@ -74,7 +74,17 @@ def minimums(session: nox.Session, otel: str) -> None:
     pins = _group("oldest") if otel == "oldest" else ["--upgrade", "opentelemetry-api", "opentelemetry-sdk"]
     session.install(*pins)
     # Frameworks come with pins of their own; their tests run in `tests`.
-    needing_frameworks = ("frameworks", "zero_code", "parity", "hostile", "sandbox", "bench", "test_suppression.py", "test_examples.py")
+    needing_frameworks = (
+        "frameworks",
+        "zero_code",
+        "parity",
+        "hostile",
+        "sandbox",
+        "bench",
+        "world",
+        "test_suppression.py",
+        "test_examples.py",
+    )
     session.run("pytest", "-q", *BOTH_CORES, "-m", LIGHT, *(f"--ignore=tests/{place}" for place in needing_frameworks), *session.posargs)
 
 

@@ -17,6 +17,7 @@ from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.errors import InvalidEventError, MiddlewareError, interrupts
 from otel_amplitude.events import Event, Identify, Revenue, check_event, encode_event
 from otel_amplitude.exporter import AmplitudeExporter, ids_of
+from otel_amplitude.fixes import Fixes, Note
 from otel_amplitude.identity._current import scope_of
 from otel_amplitude.identity._resolver import IdentityResolver
 from otel_amplitude.identity._scope import Scope, process
@@ -24,6 +25,7 @@ from otel_amplitude.insert_ids import given_or_new
 from otel_amplitude.limits import MAX_KEYS, MIN_ID_LENGTH
 from otel_amplitude.log import Log
 from otel_amplitude.middleware._chain import Chain, Middleware, Payload
+from otel_amplitude.moments import MAX_EARLY_MS, MAX_LATE_MS
 from otel_amplitude.results import Result, Results
 from otel_amplitude.telemetry._logs import LogObserver
 from otel_amplitude.telemetry._metrics import metrics_observers
@@ -71,6 +73,8 @@ class Amplitude:
         """
         self.config = config
         self.log = process.log = Log(config.log_level, (config.api_key, *(config.headers or {}).values()), debug=config.debug)
+        self.fixes = Fixes(self.log)
+        self._note: Note = self.fixes.note
         self.rules = self.read_rules()
         self.opt_out = config.opt_out
         self._said: dict[str, object] = {}
@@ -104,6 +108,7 @@ class Amplitude:
             min_id_length=config.min_id_length,
             log=self.log,
             as_route=_as_route,
+            note=self._note,
         )
         self.reader: object = None  # what reads spans and log records for this client; made by the floor above when it is needed
         self.leaving: Exit = Exit(self, config.shutdown_timeout)
@@ -323,7 +328,7 @@ class Amplitude:
                 )
             here.depth = depth + 1
             try:
-                taken = self._chain(Payload(Event(event), extra, source, event if is_sound else None))
+                taken = self._chain(Payload(Event(event), extra, source, event if is_sound else None, self._note))
             finally:
                 here.depth = depth
         if self.config.strict and isinstance(taken, Result) and taken.error is not None:
@@ -355,13 +360,14 @@ class Amplitude:
             event["library"] = LIBRARY
             if self._common:
                 event.update({key: _merged(value, event.get(key)) for key, value in self._common.items()})
-            if not is_sound:
+            # A sound event is checked for nothing but when it was: the one thing that its maker can not know.
+            if not is_sound or not -MAX_LATE_MS <= event["time"] - accepted_ms <= MAX_EARLY_MS:
                 if type(insert_id) is not str or not insert_id:
                     insert_id = event["insert_id"] = given_or_new(insert_id)
                 if event.get("time") is None:
                     event["time"] = int(application_time() * 1000)
-                removed = check_event(event, self._min_id_length)
-            body = encode_event(event, is_plain=is_plain)
+                removed = check_event(event, self._min_id_length, now_ms=accepted_ms, note=self._note)
+            body = encode_event(event, is_plain=is_plain, note=self._note)
         except InvalidEventError as error:
             return self._invalid(insert_id, event, error)
         except BaseException as error:  # whatever a value does, or a middleware put in the event's place, the application must not notice
@@ -486,7 +492,7 @@ class Amplitude:
 
     def stats(self) -> Stats:
         """Give the books: where every event that was ever accepted is now."""
-        return replace(self._exporter.stats(), set_user_outside=process.set_user_outside)
+        return replace(self._exporter.stats(), set_user_outside=process.set_user_outside, fixed=self.fixes.counts())
 
 
 def _expect(name: str, value: object, kind: type, *more: type) -> None:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 import orjson
 
+from otel_amplitude.clock import application_time
 from otel_amplitude.errors import InvalidEventError, interrupts
+from otel_amplitude.fixes import Note, ignore
 from otel_amplitude.limits import (
     MAX_EVENT_BYTES,
     MAX_GROUP_NAMES,
@@ -24,7 +26,17 @@ from otel_amplitude.limits import (
     MAX_STRING,
     MIN_ID_LENGTH,
 )
-from otel_amplitude.values import PLAIN_TYPES, clean_properties, has_control, is_placeholder, is_sound_id
+from otel_amplitude.moments import (
+    EARLIEST_MS,
+    LATEST_MS,
+    MAX_EARLY_MS,
+    MAX_LATE_MS,
+    MILLISECONDS,
+    is_near,
+    read_moment,
+    read_session,
+)
+from otel_amplitude.values import PLAIN_TYPES, as_map, clean_properties, has_control, is_placeholder, is_sound_id
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,9 +55,10 @@ RESERVED_TYPES: Final = frozenset(
 SPECIAL_TYPES: Final = RESERVED_TYPES | {IDENTIFY, GROUP_IDENTIFY, REVENUE}
 CLEAR_ALL: Final = "$clearAll"
 UNSET_VALUE: Final = "-"
-# Identify API page; $groupidentify knows fewer (Group Identify page).
-GROUP_OPERATIONS: Final = frozenset(("$set", "$setOnce", "$add", "$append", "$prepend", "$unset"))
-USER_OPERATIONS: Final = GROUP_OPERATIONS | {"$preInsert", "$postInsert", "$remove", CLEAR_ALL}
+# Identify API page. The Group Identify page names fewer, yet Amplitude's SDKs send all of them for groups too.
+OPERATIONS: Final = frozenset(
+    ("$set", "$setOnce", "$add", "$append", "$prepend", "$unset", "$preInsert", "$postInsert", "$remove", CLEAR_ALL)
+)
 
 
 class Field(Generic[T]):
@@ -164,25 +177,29 @@ class Event(dict[str, Any]):
 # ------------------------------------------------------------------------------------------------------------ the check
 
 
-def check_event(event: dict[str, Any], min_id_length: int = MIN_ID_LENGTH) -> list[str]:
+def check_event(event: dict[str, Any], min_id_length: int = MIN_ID_LENGTH, *, now_ms: int | None = None, note: Note = ignore) -> list[str]:
     """Check one event against what Amplitude would refuse (HTTP V2 page), and mend in place what can be mended honestly.
 
-    None values are taken out, ids are stripped, values of a near type converted (an integer as an id, a Decimal as a price), groups
+    None values are taken out, ids are stripped, values of a near type converted (an integer as an id, a Decimal as a price, a datetime as
+    a time), times in other units than milliseconds read by their magnitude, plain properties beside operations put into `$set`, groups
     beyond 5 types or 10 names cut, unknown keys and optional keys with an unusable value removed. Event properties are left to
     `encode_event`. Fills nothing in. Any thread; about 2 µs for a good event.
 
     Args:
         event: the event, free to be changed.
         min_id_length: as sent in `options.min_id_length`.
+        now_ms: milliseconds since 1970, to judge the event's time by; None is now as the application sees it, which decides in any case.
+        note: told of what was changed, by cause (see `fixes.CURES`).
 
     Returns:
         The names of what was removed (`foo`, `groups.org`, `user_properties.$add`); empty for a good event.
 
     Raises:
-        InvalidEventError: a vital field is missing or wrong; the message names field and rule, never an id.
+        InvalidEventError: a vital field is missing or wrong; the message names field and rule, never an id. A time more than ten years
+            ago or a day ahead has the reason `invalid_time`.
     """
     try:
-        return _check(event, min_id_length)
+        return _check(event, min_id_length, now_ms, note)
     except InvalidEventError:
         raise
     except BaseException as error:  # keys and values may be anything, with any __hash__ and __eq__
@@ -191,52 +208,76 @@ def check_event(event: dict[str, Any], min_id_length: int = MIN_ID_LENGTH) -> li
         raise InvalidEventError(f"event can not be read: {type(error).__name__} from a key or value", "unserializable") from error
 
 
-def _check(event: dict[str, Any], min_id_length: int) -> list[str]:
+def _check(event: dict[str, Any], min_id_length: int, now_ms: int | None, note: Note) -> list[str]:
     removed: list[str] = []
     shape = (*event, *map(type, event.values()))
     plain = shape in _good_shapes
     if not plain:
-        _check_shape(event, shape, removed)
+        _check_shape(event, shape, removed, note)
     kind = event.get("event_type")
     if not kind or kind.isspace():
         raise InvalidEventError("event_type is missing: every event needs one, a text that is not empty")
     if kind in RESERVED_TYPES:
         raise InvalidEventError(f"event_type {kind!r} is reserved by Amplitude: choose another name")
     _check_ids(event, min_id_length)
-    if not 0 <= event.get("time", 0) <= MAX_INTEGER:
-        raise InvalidEventError("time must be milliseconds since the epoch, from 0 to 2^53")
-    if not -1 <= event.get("session_id", 0) <= MAX_INTEGER:
-        del event["session_id"]
-        removed.append("session_id")
+    time = event.get("time")
+    if time is not None and (now_ms is None or not -MAX_LATE_MS <= time - now_ms <= MAX_EARLY_MS):
+        _check_time(event, time, note)
+    session = event.get("session_id")
+    if session is not None and not EARLIEST_MS <= session <= LATEST_MS:
+        event["session_id"] = read_session(session, note)
+        if event["session_id"] is None:
+            del event["session_id"]
+            removed.append("session_id")
     if not plain and "groups" in event:  # no key of a plain event is one of these
         _check_groups(event, removed)
     if kind == GROUP_IDENTIFY or (not plain and ("user_properties" in event or "group_properties" in event)):
-        _check_operations(event, removed)
+        _check_operations(event, removed, note)
     if kind == REVENUE:
         _check_revenue(event, removed)
     return removed
 
 
-def _check_shape(event: dict[str, Any], shape: tuple[Any, ...], removed: list[str]) -> None:
+def _check_time(event: dict[str, Any], time: float, note: Note) -> None:
+    """Read a time that is not near now as another unit than milliseconds; refuse one that is far from now all the same."""
+    now_ms = int(application_time() * 1000)
+    if is_near(int(time), now_ms):
+        return
+    moment = read_moment(time)
+    if moment is None or not is_near(moment.ms, now_ms):
+        raise InvalidEventError(
+            f"time is {'none' if moment is None else _shown_time(moment.ms)}, but must be from ten years ago to a day ahead: give milliseconds since 1970",
+            "invalid_time",
+        )
+    event["time"] = moment.ms
+    note(moment.given, "time")
+
+
+def _shown_time(ms: int) -> str:
+    return f"{ms:,} ms after 1970" if ms.bit_length() <= _ID_BITS else "out of range"
+
+
+def _check_shape(event: dict[str, Any], shape: tuple[Any, ...], removed: list[str], note: Note) -> None:
     """Mend each value whose key wants another type; remember a shape (all keys, then all types) that needs none: programs have few."""
     wrong = [name for name, value in event.items() if _PLAIN.get(name) is not type(value)]
     for name in wrong:
-        _mend(event, name, removed)
+        _mend(event, name, removed, note)
     if not wrong and len(_good_shapes) < _MAX_SHAPES:
         _good_shapes.add(shape)
 
 
-def _mend(event: dict[str, Any], name: Any, removed: list[str]) -> None:
+def _mend(event: dict[str, Any], name: Any, removed: list[str], note: Note) -> None:
     value = event.pop(name)
     if value is None:
         return
     known = _ALIASES.get(name, name)
     reader = _READERS.get(known)
-    mended = reader(value) if reader else None
+    mended = reader(value, note, name) if reader in _NOTING else reader(value) if reader else None
     if mended is not None:
         event.setdefault(known, mended)
     elif known in _VITAL:
-        raise InvalidEventError(f"{known} must be {_VITAL[known]}, not {type(value).__name__}")
+        reason = "invalid_time" if known == "time" else "invalid"
+        raise InvalidEventError(f"{known} must be {_VITAL[known]}, not {type(value).__name__}", reason)
     else:
         removed.append(_shown(name))
 
@@ -260,10 +301,18 @@ def _as_integer(value: object) -> int | None:
     return int(number) if number is not None and number == int(number) and abs(number) <= MAX_INTEGER else None
 
 
-def _as_time(value: object) -> int | None:
-    # time.time() * 1000 is a float with a fraction: what is below a millisecond is not missed.
-    number = _as_number(value)
-    return None if number is None else int(number)
+def _as_moment(value: object, note: Note, name: str) -> int | None:
+    """Give a moment in milliseconds, and note what else it was given in; what is below a millisecond is not missed."""
+    moment = read_moment(value)
+    if moment is None:
+        return None
+    if moment.given != MILLISECONDS:
+        note(moment.given, name)
+    return moment.ms
+
+
+def _as_session(value: object, note: Note, _name: str) -> int | None:
+    return read_session(value, note)
 
 
 def _as_number(value: object) -> float | None:
@@ -297,24 +346,27 @@ def _as_flag(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _as_map(value: object) -> dict[str, Any] | None:
-    return clean_properties(value) if isinstance(value, Mapping) else None
+def _as_map(value: object, note: Note, _name: str) -> dict[str, Any] | None:
+    return as_map(value, note)
 
 
-_INTEGERS: Final = ("session_id", "event_id", "quantity")
+_INTEGERS: Final = ("event_id", "quantity")
 _NUMBERS: Final = ("price", "revenue", "location_lat", "location_lng")
 _MAPS: Final = ("event_properties", "user_properties", "groups", "group_properties", "plan", "ingestion_metadata")
 # HTTP V2, "Keys for the event argument": how each known key is read when its type is not plainly right.
-_READERS: Final[dict[str, Callable[[object], Any]]] = {
+_READERS: Final[dict[str, Callable[..., Any]]] = {
     **{field.key: _as_text for field in vars(Event).values() if isinstance(field, Field)},
     **dict.fromkeys(_INTEGERS, _as_integer),
     **dict.fromkeys(_NUMBERS, _as_number),
     **dict.fromkeys(_MAPS, _as_map),
-    "time": _as_time,
+    "time": _as_moment,
+    "session_id": _as_session,
     "currency": _as_currency,
     "$skip_user_properties_sync": _as_flag,
 }
 KEYS: Final = frozenset(_READERS)
+# Those that may have something to note: they are given the place to note it, and the name of the key.
+_NOTING: Final = (_as_moment, _as_session, _as_map)
 # The keys that need no more than their exact type: all that a good event pays is one look-up a key.
 _PLAIN: Final[dict[str, type]] = {
     **{key: str for key, reader in _READERS.items() if reader is _as_text},
@@ -329,7 +381,7 @@ _VITAL: Final = {
     "event_type": "text",
     "user_id": "text",
     "device_id": "text",
-    "time": "a number of milliseconds since the epoch",
+    "time": "milliseconds since 1970, a datetime or a text in ISO 8601",
     "price": "a finite number",
     "revenue": "a finite number",
     "quantity": "a whole number",
@@ -407,48 +459,57 @@ def _check_revenue(event: dict[str, Any], removed: list[str]) -> None:
         removed.append("event_properties.$currency")
 
 
-def _check_operations(event: dict[str, Any], removed: list[str]) -> None:
+def _check_operations(event: dict[str, Any], removed: list[str], note: Note) -> None:
     kind = event["event_type"]
     if kind == GROUP_IDENTIFY and not event.get("groups"):
         raise InvalidEventError("groups is missing: $groupidentify changes the properties of the group named there")
     if kind == GROUP_IDENTIFY:
-        _check_map(event, "group_properties", GROUP_OPERATIONS, removed)
+        _check_map(event, "group_properties", removed, note)
     elif event.pop("group_properties", None):
         # Group Identify page: ignored in any other event.
         removed.append("group_properties")
     if kind == IDENTIFY:
-        _check_map(event, "user_properties", USER_OPERATIONS, removed)
+        _check_map(event, "user_properties", removed, note)
     elif "user_properties" in event:
-        _unwrap(event, removed)
+        _unwrap(event, removed, note)
 
 
-def _refuse_mixture(field: str, held: dict[str, Any], operations: list[str]) -> None:
-    plain = next((name for name in held if name not in operations), None)
-    if operations and plain is not None:
-        raise InvalidEventError(
-            f"{field} mixes the operation {_shown(operations[0])} with the plain property {_shown(plain)!r}: put plain ones into $set"
-        )
+def _put_into_set(field: str, held: dict[str, Any], note: Note) -> dict[str, Any]:
+    """Give properties with plain ones beside operations put into `$set`, as Amplitude's SDKs send them.
+
+    What is in `$set` already, or has another operation, stands: a property has one operation for each event (Identify API page).
+    """
+    operations = {name: value for name, value in held.items() if name.startswith("$")}
+    if not operations or len(operations) == len(held):
+        return held
+    note("operations", field)
+    taken = {name for values in operations.values() if isinstance(values, dict) for name in values}
+    plain = {name: value for name, value in held.items() if name not in operations and name not in taken}
+    given = operations.get("$set", {})
+    return {**operations, "$set": {**plain, **given} if isinstance(given, dict) else given} if plain else operations
 
 
-def _check_map(event: dict[str, Any], field: str, known: frozenset[str], removed: list[str]) -> None:
-    held: dict[str, Any] = event.get(field, {})
-    operations = [name for name in held if name.startswith("$")]
-    _refuse_mixture(field, held, operations)
-    if CLEAR_ALL in held and CLEAR_ALL in known:
-        if len(held) > 1:
-            raise InvalidEventError(f"{field}: {CLEAR_ALL} must be the only operation")
-        held[CLEAR_ALL] = UNSET_VALUE
+def _check_map(event: dict[str, Any], field: str, removed: list[str], note: Note) -> None:
+    if field not in event:
         return
-    for name in operations:
-        if name not in known:
+    held = event[field] = _put_into_set(field, event[field], note)
+    if CLEAR_ALL in held:
+        # Amplitude's SDKs let it take the place of all others.
+        removed += [f"{field}.{_shown(name)}" for name in held if name != CLEAR_ALL]
+        event[field] = {CLEAR_ALL: UNSET_VALUE}
+        return
+    for name in [name for name in held if name.startswith("$")]:
+        if name not in OPERATIONS:
             del held[name]
             removed.append(f"{field}.{_shown(name)}")
         else:
-            _check_operation(f"{field}.{name}", name, held)
+            _check_operation(f"{field}.{name}", name, held, note)
 
 
-def _check_operation(shown: str, name: str, held: dict[str, Any]) -> None:
+def _check_operation(shown: str, name: str, held: dict[str, Any], note: Note) -> None:
     values = held[name]
+    if not isinstance(values, dict):
+        values = held[name] = as_map(values, note) or values
     if not isinstance(values, dict):
         raise InvalidEventError(f"{shown} must be a map of property names to values, not {type(values).__name__}")
     if name == "$unset":
@@ -459,14 +520,13 @@ def _check_operation(shown: str, name: str, held: dict[str, Any]) -> None:
             raise InvalidEventError(f"{shown}.{_shown(wrong)} must be a finite number")
 
 
-def _unwrap(event: dict[str, Any], removed: list[str]) -> None:
+def _unwrap(event: dict[str, Any], removed: list[str], note: Note) -> None:
     """Outside of $identify Amplitude carries out no operation, but a plain property does what $set does."""
     held = event["user_properties"]
-    operations = [name for name in held if name in USER_OPERATIONS]
-    _refuse_mixture("user_properties", held, operations)
-    if not operations:
+    if not any(name in OPERATIONS for name in held):
         return
-    removed += [f"user_properties.{name}" for name in operations if name != "$set" or not isinstance(held[name], dict)]
+    held = _put_into_set("user_properties", held, note)
+    removed += [f"user_properties.{name}" for name in held if name != "$set" or not isinstance(held[name], dict)]
     if isinstance(held.get("$set"), dict):
         event["user_properties"] = held["$set"]
     else:
@@ -481,7 +541,7 @@ _CLEANED: Final = orjson.OPT_APPEND_NEWLINE
 _STRICT: Final = _CLEANED | orjson.OPT_STRICT_INTEGER | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
-def encode_event(event: Mapping[str, Any], *, is_plain: bool = False) -> bytes:
+def encode_event(event: Mapping[str, Any], *, is_plain: bool = False, note: Note = ignore) -> bytes:
     """Give the JSON bytes of an event that passed `check_event`: UTF-8, within the limits on values, cleaned only where needed.
 
     About 2 µs for an event of 15 properties. Changes nothing in `event`. Any thread.
@@ -489,6 +549,7 @@ def encode_event(event: Mapping[str, Any], *, is_plain: bool = False) -> bytes:
     Args:
         event: the event.
         is_plain: its event properties are known to hold no maps, and no lists but of plain values.
+        note: told of what was left out since it has no form in JSON.
 
     Raises:
         InvalidEventError: more than 64 KB (`too_large`), or nothing could be made of it (`unserializable`).
@@ -497,12 +558,12 @@ def encode_event(event: Mapping[str, Any], *, is_plain: bool = False) -> bytes:
         try:
             body = orjson.dumps(event, option=_STRICT)[:-1]  # see _CLEANED
         except Exception:  # lone surrogates, integers beyond 2^53, bytes, dates, keys that are no text
-            body = _encode_cleaned(event)
+            body = _encode_cleaned(event, note)
         else:
             if _doubtful(body):
-                body = _encode_cleaned(event)
+                body = _encode_cleaned(event, note)
     else:
-        body = _encode_cleaned(event)
+        body = _encode_cleaned(event, note)
     if len(body) > MAX_EVENT_BYTES:
         raise InvalidEventError(
             f"event has {len(body):,} bytes as JSON, but must have at most {MAX_EVENT_BYTES:,}: send fewer or shorter properties",
@@ -511,9 +572,9 @@ def encode_event(event: Mapping[str, Any], *, is_plain: bool = False) -> bytes:
     return body
 
 
-def _encode_cleaned(event: Mapping[str, Any]) -> bytes:
+def _encode_cleaned(event: Mapping[str, Any], note: Note) -> bytes:
     try:
-        return orjson.dumps(clean_properties(event, depth=-1), option=_CLEANED)[:-1]
+        return orjson.dumps(clean_properties(event, depth=-1, note=note), option=_CLEANED)[:-1]
     except Exception as error:
         raise InvalidEventError(f"event can not be written as JSON: {type(error).__name__}", "unserializable") from error
 

@@ -11,14 +11,31 @@ import numbers
 import re
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Any, Final
 
 import orjson
 
 from otel_amplitude.errors import interrupts
+from otel_amplitude.fixes import Note, ignore
 from otel_amplitude.limits import INVALID_IDS, MAX_DEPTH, MAX_EVENT_BYTES, MAX_INTEGER, MAX_KEYS, MAX_LIST, MAX_STRING
+from otel_amplitude.objects import NOTHING, as_text, fields_of, items_of, name_of, text_of, unwrapped
+
+__all__ = [
+    "CUT_MARK",
+    "MAX_RAW",
+    "PLAIN_TYPES",
+    "as_map",
+    "as_text",
+    "clean",
+    "clean_properties",
+    "has_control",
+    "is_placeholder",
+    "is_sound_id",
+    "truncated",
+]
 
 # What needs no look inside; a set, since whole maps are asked at once.
 PLAIN_TYPES: Final = frozenset((str, int, float, bool))
@@ -36,6 +53,8 @@ MAX_RAW: Final = 2 * MAX_STRING
 _CONTROL: Final = "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 _LONGEST_INVALID: Final = max(len(value) for value in INVALID_IDS if value.strip("0-"))
 _LISTS: Final = (list, tuple, set, frozenset, deque, range)
+# What an application calls a list or a set of its own; never an iterator, which would be used up.
+_LIKE_LISTS: Final = (Sequence, AbstractSet, ValuesView)
 
 _truncated = 0
 
@@ -94,18 +113,20 @@ def _count_cut() -> None:
     _truncated += 1
 
 
-def clean(value: object, *, depth: int = 0, without: Callable[[str], bool] | None = None) -> Any:
+def clean(value: object, *, depth: int = 0, without: Callable[[str], bool] | None = None, note: Note = ignore) -> Any:
     """Give `value` as JSON that Amplitude takes; never raises.
 
     Texts are cut to 1,024 characters, NaN and infinities become text, as do integers beyond 2^53, bytes (base64), dates
     (`YYYY-MM-DDTHH:MM:SS`, in UTC when they know their zone) and lists inside lists (JSON text). Decimals become numbers, enum
-    members their value, sets sorted lists. None stays None here, and is left out of lists and maps.
+    members their value, sets sorted lists, objects with fields maps (see `objects`). None stays None here, and is left out of lists
+    and maps; so is what has no form in JSON, which `note` is told of.
     (HTTP V2 and Limits pages; "Dates are compared as strings".)
 
     Args:
         value: anything.
         depth: how many maps and lists already stand around it; below 40 levels everything is cut.
         without: says of a name whether it is left out of every map in `value`.
+        note: told of what was left out since it has no form in JSON.
 
     >>> clean(float("nan")), clean(2**60), clean(b"ab"), clean([1, [2, 3]])
     ('NaN', '1152921504606846976', 'YWI=', [1, '[2,3]'])
@@ -114,26 +135,35 @@ def clean(value: object, *, depth: int = 0, without: Callable[[str], bool] | Non
         return value
     if type(value) is str:
         return _text(value)
-    return _Cleaner(without=without).value(value, depth)
+    return _Cleaner(without=without, note=note).value(value, depth)
 
 
-def clean_properties(properties: object, *, depth: int = 0, raw: bool = False) -> dict[str, Any]:
-    """Give a new dict with text keys and cleaned values; `{}` for what is no map; never raises.
+def clean_properties(properties: object, *, depth: int = 0, raw: bool = False, note: Note = ignore) -> dict[str, Any]:
+    """Give a new dict with text keys and cleaned values; `{}` for what is neither a map nor an object with fields; never raises.
 
     Keys are cut to 1,024 characters and their number to 1,024; entries that are None or have an empty key are left out.
     An ordinary dict of texts and numbers costs about 0.1 µs for each value.
 
     Args:
-        properties: a mapping.
+        properties: a mapping, or an object with fields.
         depth: how many maps and lists already stand around it.
         raw: leave lists in lists as they are, and texts up to 2,048 characters, for who looks into them and cleans again.
+        note: told of what was left out since it has no form in JSON.
     """
     if type(properties) is dict and len(properties) <= MAX_KEYS:
         cleaned = properties.copy()
         if _ordinary(cleaned):
             return cleaned
-    cleaned = _Cleaner(raw=raw).value(properties, depth)
+    cleaned = _Cleaner(raw=raw, note=note).value(properties, depth)
     return cleaned if type(cleaned) is dict else {}
+
+
+def as_map(value: object, note: Note = ignore) -> dict[str, Any] | None:
+    """Give a mapping, or an object with fields, as a cleaned dict; None for anything else. Never raises."""
+    if issubclass(type(value), (str, *_LISTS)) and not hasattr(type(value), "_fields"):
+        return None
+    cleaned = _Cleaner(note=note).value(value, 0)
+    return cleaned if type(cleaned) is dict else None
 
 
 def _ordinary(properties: dict[Any, Any]) -> bool:
@@ -208,19 +238,8 @@ def _date(value: dt.date) -> str:
     return value.isoformat(timespec="seconds")
 
 
-def _named(value: object) -> str:
-    return f"<{type(value).__name__}>"
-
-
 def _member(value: enum.Enum) -> Any:
     return _scalar(value.value) if isinstance(value.value, (str, int, float)) else value.name
-
-
-def _object(value: object) -> str:
-    if type(value).__str__ is object.__str__ and type(value).__repr__ is object.__repr__:
-        # Nothing but an address, a new one each time.
-        return _named(value)
-    return str.__str__(str(value))
 
 
 # The first type that fits converts; subclasses of int, float and str lose what they override.
@@ -236,25 +255,28 @@ _SCALARS: Final[tuple[tuple[Any, Any], ...]] = (
     (dt.timedelta, lambda value: _float(value.total_seconds())),
     (decimal.Decimal, _decimal),
     (uuid.UUID, str),
-    (numbers.Integral, lambda value: _integer(int(value))),
+    # numpy's durations call themselves integers, of any unit: its scalars are read as its arrays are.
+    (numbers.Integral, lambda value: NOTHING if hasattr(value, "dtype") else _integer(int(value))),
     (numbers.Real, lambda value: _float(float(value))),
-    (object, _object),
+    (numbers.Complex, str),
 )
 
 
 def _scalar(value: object) -> Any:
-    """Give what is neither map nor list as JSON; a text as long as it is."""
-    return next((convert(value) for kinds, convert in _SCALARS if isinstance(value, kinds)), None)
+    """Give what is neither map nor list as JSON, a text as long as it is; NOTHING for an object that is none of these."""
+    kind = type(value)
+    return next((convert(value) for kinds, convert in _SCALARS if issubclass(kind, kinds)), NOTHING)
 
 
 class _Cleaner:
     """One walk through one value: knows what it stands in (cycles) and how much it may still visit."""
 
-    __slots__ = ("_around", "_left", "_raw", "_without")
+    __slots__ = ("_around", "_left", "_note", "_raw", "_without")
 
-    def __init__(self, *, raw: bool = False, without: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, *, raw: bool = False, without: Callable[[str], bool] | None = None, note: Note = ignore) -> None:
         self._around: set[int] = set()
         self._left = _MAX_NODES
+        self._note = note
         self._raw = raw
         self._without = without
 
@@ -268,15 +290,40 @@ class _Cleaner:
         except BaseException as error:  # a hostile __str__, keys() or __class__ costs its own value only
             if interrupts(error):
                 raise
-            return _named(value)
+            return self._remove(value)
 
-    def _read(self, value: object, depth: int, in_list: bool) -> Any:
-        if isinstance(value, Mapping):
-            return self.map(value, depth)
-        if isinstance(value, _LISTS):
+    def _read(self, value: Any, depth: int, in_list: bool) -> Any:
+        # The type is asked, not the object: a lazy one answers `__class__` with a query.
+        kind = type(value)
+        if issubclass(kind, Mapping):
+            return self._map(value, _entries(value), depth)
+        if kind is list or (issubclass(kind, _LISTS) and not hasattr(kind, "_fields")):
             return self._json_text(value, depth) if in_list and not self._raw else self._list(value, depth)
-        plain = value if type(value) is str else _scalar(value)
+        plain = value if kind is str else _scalar(value)
+        if plain is NOTHING:
+            return self._object(value, depth, in_list)
         return _text(plain, MAX_RAW if self._raw else MAX_STRING) if isinstance(plain, str) else plain
+
+    def _object(self, value: object, depth: int, in_list: bool) -> Any:
+        text = text_of(value)
+        if text is not None:
+            return _text(text, MAX_RAW if self._raw else MAX_STRING)
+        held = unwrapped(value)
+        if held is not value:
+            return self.value(held, depth + 1, in_list=in_list)
+        fields = fields_of(value)
+        if fields is not None:
+            return self._map(value, fields, depth)
+        kind: Any = type(value)
+        items = list(islice(iter(value), MAX_LIST + 1)) if issubclass(kind, _LIKE_LISTS) else items_of(value)  # type: ignore[call-overload]
+        if items is NOTHING:
+            return self._remove(value)
+        if issubclass(kind, AbstractSet):
+            items = frozenset(items)
+        return self.value(items, depth, in_list=in_list)
+
+    def _remove(self, value: object) -> None:
+        self._note("object", name_of(value))
 
     def _enter(self, value: object, depth: int) -> bool:
         if depth >= MAX_DEPTH or id(value) in self._around or self._left <= 0:
@@ -285,22 +332,27 @@ class _Cleaner:
         self._around.add(id(value))
         return True
 
-    def map(self, properties: Mapping[Any, Any], depth: int) -> Any:
-        """Clean a map; a cycle, or one too deep, becomes `…`."""
-        if not self._enter(properties, depth):
+    def _map(self, holder: object, entries: Iterator[tuple[Any, Any]], depth: int) -> Any:
+        """Clean a map, or the fields of an object; a cycle, or one too deep, becomes `…`."""
+        if not self._enter(holder, depth):
             return CUT_MARK
         cleaned: dict[str, Any] = {}
         try:
-            for key, inner in self._within(_entries(properties), MAX_KEYS):
-                name = _text(key if type(key) is str else str(self.value(key, MAX_DEPTH)))
+            for key, inner in self._within(entries, MAX_KEYS):
+                name = _text(key if type(key) is str else self._name(key))
                 if not name or (self._without is not None and self._without(name)):
                     continue
                 value = self.value(inner, depth + 1)
                 if value is not None:
                     cleaned[name] = value
         finally:
-            self._around.discard(id(properties))
+            self._around.discard(id(holder))
         return cleaned
+
+    def _name(self, key: object) -> str:
+        """Give a key that is no text as text; `""` for an object that has none."""
+        name = self.value(key, MAX_DEPTH)
+        return str(name) if name is not None or key is None else ""
 
     def _list(self, values: Iterable[Any], depth: int) -> Any:
         if not self._enter(values, depth):

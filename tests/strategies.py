@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import decimal
 import enum
+import types
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
+import attrs
+import numpy as np
+import pydantic
 from hypothesis import strategies as st
 
-from otel_amplitude.events import GROUP_OPERATIONS, KEYS, USER_OPERATIONS
+from otel_amplitude.events import KEYS, OPERATIONS
 
 
 class Colour(enum.Enum):
@@ -80,6 +85,78 @@ exotic = st.one_of(
     st.builds(Hostile),
     st.just(HostileMap(a=1)),
 )
+
+
+@dataclasses.dataclass
+class Account:
+    """A field that is public, one that is not, and one that its class hides."""
+
+    plan: Any
+    _internal: Any = "internal"
+    password: Any = dataclasses.field(default="hidden", repr=False)
+
+
+@attrs.define
+class Parcel:
+    """The same, as attrs has it; its fields are slots."""
+
+    plan: Any
+    _internal: Any = "internal"
+    password: Any = attrs.field(default="hidden", repr=False)
+
+
+class Order(pydantic.BaseModel, arbitrary_types_allowed=True):
+    """The same, as pydantic has it."""
+
+    plan: Any
+    password: Any = pydantic.Field(default="hidden", exclude=True)
+
+
+class Item(NamedTuple):
+    """Names for a tuple."""
+
+    plan: Any
+    count: Any = 1
+
+
+def objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Objects with fields, whose public one is `plan`; numpy's scalars and arrays; objects that have no form in JSON."""
+    return st.one_of(
+        inner.map(Account),
+        inner.map(Parcel),
+        inner.map(lambda value: Order.model_construct(plan=value)),
+        inner.map(Item),
+        inner.map(lambda value: types.SimpleNamespace(plan=value, _internal="internal")),
+        st.integers(-9, 9).map(np.int64),
+        st.floats(width=32).map(np.float32),
+        st.lists(st.floats(), max_size=3).map(np.array),
+        st.sampled_from([np.datetime64("NaT"), np.timedelta64(1, "s"), np.bool_(True), iter(()), len, types]),
+    )
+
+
+# A moment as it is given, with the milliseconds it means: in each unit, as a number or a text, with and without a zone.
+_near = st.integers(1_500_000_000_000, 1_790_000_000_000)
+moments = st.one_of(
+    _near.map(lambda ms: (ms, ms)),
+    _near.map(lambda ms: (ms // 1_000, ms // 1_000 * 1_000)),
+    _near.map(lambda ms: (ms * 1_000 + 999, ms)),
+    _near.map(lambda ms: (ms * 1_000_000 + 999_999, ms)),
+    _near.map(lambda ms: (str(ms), ms)),
+    _near.map(lambda ms: (str(ms * 1_000_000), ms)),
+    _near.map(lambda ms: (decimal.Decimal(ms) / 1_000, ms)),
+    _near.map(lambda ms: (np.datetime64(ms, "ms"), ms)),
+    st.tuples(_near, st.integers(-14 * 60, 14 * 60), st.booleans()).map(
+        lambda drawn: (_zoned(drawn[0], drawn[1]) if drawn[2] else _zoned(drawn[0], drawn[1]).isoformat(), drawn[0])
+    ),
+    _near.map(lambda ms: (_zoned(ms, 0).replace(tzinfo=None), ms)),
+)
+
+
+def _zoned(ms: int, minutes: int) -> dt.datetime:
+    moment = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(milliseconds=ms)
+    return moment.astimezone(dt.timezone(dt.timedelta(minutes=minutes)))
+
+
 keys = st.one_of(texts, st.integers(0, 3), st.none(), st.booleans(), st.binary(max_size=3), st.tuples(st.integers(0, 2)))
 
 
@@ -88,6 +165,7 @@ def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.lists(inner, max_size=4),
         st.lists(inner, max_size=3).map(tuple),
         st.dictionaries(keys, inner, max_size=4),
+        objects(inner),
     )
 
 
@@ -109,19 +187,19 @@ ids = st.one_of(
 event_types = st.one_of(
     st.sampled_from(["Order Paid", "$identify", "$groupidentify", "revenue_amount", "[Amplitude] Revenue", "", " "]), texts
 )
-operations = st.dictionaries(st.sampled_from(sorted(USER_OPERATIONS | GROUP_OPERATIONS | {"$no", "plain"})), maps | values, max_size=3)
+operations = st.dictionaries(st.sampled_from(sorted(OPERATIONS | {"$no", "plain"})), maps | values, max_size=3)
 # An event as anyone might hand it over: every known key with anything in it, unknown keys, keys that are no text.
 events = st.fixed_dictionaries(
     {"event_type": event_types, "user_id": ids},
     optional={
         "device_id": ids,
-        "time": st.integers(0, 2**42) | values,
+        "time": moments.map(lambda moment: moment[0]) | st.integers(0, 2**42) | values,
         "event_properties": maps,
         "user_properties": operations | maps,
         "group_properties": operations | maps,
         "groups": st.dictionaries(texts, texts | st.lists(texts, max_size=12), max_size=7) | values,
         "price": st.floats() | st.decimals() | values,
-        "session_id": integers | values,
+        "session_id": moments.map(lambda moment: moment[0]) | integers | values,
         "currency": st.sampled_from(["EUR", "eur", "Euro", 1]),
     },
 )

@@ -14,6 +14,8 @@ TOP = "otel_amplitude"
 FLOORS = (
     {"clock", "errors", "late_imports"},
     {"_version", "limits", "log", "pipeline", "suppression"},
+    {"fixes"},
+    {"moments", "objects"},
     {"values"},
     {"events", "insert_ids"},
     {"identity"},

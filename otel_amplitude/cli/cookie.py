@@ -11,7 +11,8 @@ from typing import Final
 from otel_amplitude.clock import application_time
 from otel_amplitude.config import API_KEY_FALLBACK, ENVIRONMENT_PREFIX
 from otel_amplitude.errors import ConfigurationError
-from otel_amplitude.identity._cookie import make_cookie, plausible_ms
+from otel_amplitude.identity._cookie import make_cookie
+from otel_amplitude.moments import session_ms
 
 HELP: Final = "Print a browser cookie for trials."
 _KEY_CHARACTERS: Final = 10
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"the key must have at least ten characters, because the cookie is named after them, not {len(key)}: "
             "give the key of the exporter with --api-key"
         )
-    session = int(application_time() * 1000) if arguments.session_id is None else plausible_ms(arguments.session_id)
+    session = int(application_time() * 1000) if arguments.session_id is None else session_ms(arguments.session_id)
     if session is None:
         raise ConfigurationError(f"--session-id must be milliseconds since 1970 (13 digits), not {arguments.session_id!r}")
     device = arguments.device_id or str(uuid.uuid4())

@@ -16,8 +16,10 @@ from otel_amplitude.convert._naming import EventTypes
 from otel_amplitude.convert._recent import Recent
 from otel_amplitude.convert._tables import MAPS, RESOURCE_PROPERTIES, UNKNOWN_SERVICE, is_sensitive
 from otel_amplitude.events import GROUP_IDENTIFY, IDENTIFY
+from otel_amplitude.fixes import Note, ignore
 from otel_amplitude.limits import MAX_INTEGER, MAX_STRING
-from otel_amplitude.values import PLAIN_TYPES, clean, clean_properties
+from otel_amplitude.moments import MILLISECONDS, Moment, read_moment
+from otel_amplitude.values import PLAIN_TYPES, as_map, clean, clean_properties
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -31,6 +33,8 @@ Converted = tuple[dict[str, Any], dict[str, object], bool]
 
 `check_event` has nothing to say about a sound event, nor has `encode_event` anything to look for in its properties.
 """
+# From here on a number is read as nanoseconds: 1973.
+FIRST_NANOSECONDS: Final = 10**17
 # A process has one; a file of a Collector, or a gateway, has those of all its services.
 _MAX_RESOURCES: Final = 1_024
 # `amplitude.<map>` → the part of a draft
@@ -143,8 +147,15 @@ class Assembly:
     """
 
     def __init__(
-        self, *, resource_properties: Iterable[str], event_types: EventTypes, clock: Callable[[], float], log: Log | None = None
+        self,
+        *,
+        resource_properties: Iterable[str],
+        event_types: EventTypes,
+        clock: Callable[[], float],
+        log: Log | None = None,
+        note: Note = ignore,
     ) -> None:
+        self.note = note
         self.resources = Resources(resource_properties)
         self.event_types = event_types
         self.left_out = LeftOut(log)
@@ -154,6 +165,10 @@ class Assembly:
         """Add what `amplitude.*` attributes say; they win over everything else."""
         for attribute, key, cast in plan.fields:
             value = cast(attributes[attribute])
+            if isinstance(value, Moment):
+                if value.given != MILLISECONDS:
+                    self.note(value.given, key)
+                value = value.ms
             if value is None:
                 self.left_out["field"] += 1
             else:
@@ -163,8 +178,8 @@ class Assembly:
             target: dict[str, Any] = getattr(draft, _DRAFT_MAPS[kind])
             if entry:
                 target[entry] = value
-            elif isinstance(value, Mapping):
-                target.update(clean_properties(value))
+            elif (held := as_map(value, self.note)) is not None:
+                target.update(held)
             else:
                 self.left_out["field"] += 1
 
@@ -203,15 +218,15 @@ class Assembly:
                 plain[name] = value
             elif dot:
                 grouped.setdefault(operation, {})[entry] = value
-            elif isinstance(value, Mapping):
-                grouped.setdefault(operation, {}).update(clean_properties(value))
+            elif (held := as_map(value, self.note)) is not None:
+                grouped.setdefault(operation, {}).update(held)
             else:
                 self.left_out["user_property"] += 1
         wanted = {**grouped.pop("$set", {}), **plain}
         if operations:
-            return clean_properties({"$set": wanted, **grouped} if wanted else grouped)
+            return clean_properties({"$set": wanted, **grouped} if wanted else grouped, note=self.note)
         self.left_out["user_property"] += sum(map(len, grouped.values()))
-        return clean_properties(wanted)
+        return clean_properties(wanted, note=self.note)
 
 
 def _who(event: Mapping[str, Any]) -> str:
@@ -253,7 +268,7 @@ def is_ordinary(value: object) -> bool:
     return type(value) is bool or (type(value) is float and math.isfinite(value))
 
 
-def taken(attributes: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+def taken(attributes: Mapping[str, Any], plan: Plan, note: Note) -> dict[str, Any]:
     """Give the properties that a plan makes of attributes: a new dict of plain values, lists and maps of them; None is nothing.
 
     What a limit does to a value (long texts, NaN, large integers) is left to the encoder, which looks at every event anyway.
@@ -265,20 +280,31 @@ def taken(attributes: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     for attribute, name in plan.renamed:
         properties[name] = attributes[attribute]
     if not PLAIN_TYPES.issuperset(map(type, properties.values())):
-        _clean_all(properties, plan)
+        _clean_all(properties, plan, note)
     return properties
 
 
-def _clean_all(properties: dict[str, Any], plan: Plan) -> None:
+def _clean_all(properties: dict[str, Any], plan: Plan, note: Note) -> None:
     renamed = {name for _, name in plan.renamed}
     for name, value in list(properties.items()):
         if value is None:
             del properties[name]
         elif type(value) not in PLAIN_TYPES:
             # An application's own map may hold what would have been left out as an attribute.
-            properties[name] = clean(value, without=None if name in renamed else is_sensitive)
+            properties[name] = clean(value, without=None if name in renamed else is_sensitive, note=note)
 
 
-def to_milliseconds(nanoseconds: int | None) -> int:
-    """Give the time of an event; now, for an item that was made by hand without one."""
-    return nanoseconds // 1_000_000 if nanoseconds else int(application_time() * 1000)
+def to_milliseconds(nanoseconds: int | None, note: Note) -> int:
+    """Give the time of an event; now, for an item that was made by hand without one.
+
+    A time that can not be nanoseconds is read by its magnitude: an application may set the start of a span in another unit.
+    """
+    if not nanoseconds:
+        return int(application_time() * 1000)
+    if nanoseconds >= FIRST_NANOSECONDS:
+        return nanoseconds // 1_000_000
+    moment = read_moment(nanoseconds)
+    if moment is None:
+        return 0
+    note(moment.given, "time")
+    return moment.ms

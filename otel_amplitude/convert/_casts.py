@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from otel_amplitude.limits import MAX_GROUP_NAMES, MAX_GROUP_TYPES, MAX_STRING
-from otel_amplitude.values import clean, clean_properties
+from otel_amplitude.moments import MILLISECONDS, NO_SESSION, Moment, is_no_session, read_moment, session_ms
+from otel_amplitude.values import as_map, clean
 
 Cast = Callable[[Any], Any]
 
@@ -59,10 +61,26 @@ def to_boolean(value: Any) -> bool | None:
 
 def to_map(value: Any) -> dict[str, Any] | None:
     """Give maps, cleaned."""
-    return clean_properties(value) if isinstance(value, Mapping) else None
+    return as_map(value)
 
 
-CASTS: Final[dict[type, Cast]] = {str: to_text, int: to_integer, float: to_number, bool: to_boolean, dict: to_map}
+def to_session(value: Any) -> Moment | None:
+    """Give the start of a session as a moment; -1 stays, for no session."""
+    if is_no_session(value):
+        return Moment(NO_SESSION, MILLISECONDS)
+    return read_moment(value) if session_ms(value) is not None else None
+
+
+# A date stands for a moment, a zone for the start of a session: no other types would be read so.
+CASTS: Final[dict[type, Cast]] = {
+    str: to_text,
+    int: to_integer,
+    float: to_number,
+    bool: to_boolean,
+    dict: to_map,
+    dt.datetime: read_moment,
+    dt.tzinfo: to_session,
+}
 NAMED_CASTS: Final[dict[str, Cast]] = {"text": to_text, "integer": to_integer, "number": to_number, "boolean": to_boolean}
 
 

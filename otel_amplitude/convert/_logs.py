@@ -47,17 +47,18 @@ class LogConverter:
         properties = facts.properties.copy()
         if record.trace_id:
             properties["trace_id"] = insert_ids.trace_text(record.trace_id)
-        time_ms = to_milliseconds(record.timestamp or record.observed_timestamp)
+        time_ms = to_milliseconds(record.timestamp or record.observed_timestamp, self._assembly.note)
         if self._exposures is not None and record.event_name in FLAG_EVENTS and choice.name == EXPOSURE:
             exposure = self._exposures.event(attributes, identity, time_ms, properties)
             return "repeated" if exposure is None else (exposure, {}, False)
         insert_id = insert_ids.of_log_record(record, attributes, scope_name(scope), facts.instance)
         # Raw: a list of lists that was made a text already would keep what is sensitive inside.
-        items = {**clean_properties(record.body, raw=True), **attributes}
+        fields = clean_properties(record.body, raw=True)
+        items = {**fields, **attributes}
         plan = (self._annotated if choice.kind == "annotated" else self._other).plan(tuple(items))
-        if self._wants_body and record.body is not None and not isinstance(record.body, Mapping):
-            properties[_BODY] = clean(record.body, without=is_sensitive)
-        properties.update(taken(items, plan))
+        if self._wants_body and record.body is not None and not fields and not isinstance(record.body, Mapping):
+            properties[_BODY] = clean(record.body, without=is_sensitive, note=self._assembly.note)
+        properties.update(taken(items, plan, self._assembly.note))
         draft = Draft(properties, identity)
         name = choice.name
         if rule is not None:

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from otel_amplitude.convert._patterns import readable
+
 # Converters of Flask, Django, Bottle and Sanic: they tell `<int:uid>` (type first) from `<uid:int>` (name first).
 _CONVERTERS: Final = frozenset(
     {"alpha", "any", "default", "filter", "float", "int", "number", "path", "re", "regex", "slug", "str", "string", "uuid", "ymd"}
 )
-_CLOSING: Final = {"<": ">", "{": "}", "(": ")"}
+_CLOSING: Final = {"<": ">", "{": "}"}
 _MAX_ROUTE: Final = 2_048
 # A parameter that may hold slashes: `{name:path}`, `<path:name>`, `{tail:.*}`, `*rest`, `(?P<rest>.+)`.
 _OPEN: Final = re.compile(r":path\b|<path:|\.[*+]|(?:^|/)\*")
@@ -31,7 +33,7 @@ def normalise(template: str) -> str:
     template = template.strip()[:_MAX_ROUTE]
     if not template:
         return ""
-    written = _regex(template) if _is_regex(template) else _template(template)
+    written = readable(template) if _is_regex(template) else _template(template)
     parts = [_segment(part) for part in written.split("/") if part]
     return "/" + "/".join(parts)
 
@@ -161,40 +163,6 @@ def _angle_name(inner: str) -> str:
     if not colon or (name.split(":", 1)[0].split("(", 1)[0] in _CONVERTERS and kind.split("(", 1)[0] not in _CONVERTERS):
         return kind.strip() if colon else inner.strip()
     return name.strip()
-
-
-def _regex(pattern: str) -> str:
-    written: list[str] = []
-    at = unnamed = 0
-    while at < len(pattern):
-        letter = pattern[at]
-        if letter == "\\":
-            # \Z, \z, \A and \b are positions; \d, \w and other classes outside a group stand for something unnamed.
-            escaped = pattern[at + 1 : at + 2]
-            written.append("" if escaped in "ZzAbB" else "{}" if escaped.isalpha() else escaped)
-            at += 2
-        elif letter == "(":
-            end = _closing(pattern, at)
-            end = len(pattern) - 1 if end < 0 else end
-            name = _group_name(pattern[at + 1 : end])
-            if name == "":
-                unnamed += 1
-                name = str(unnamed)
-            written.append("" if name is None else "{" + name + "}")
-            at = end + 1
-        else:
-            written.append("" if letter in "^$?*+" else letter)
-            at += 1
-    return "".join(written)
-
-
-def _group_name(inner: str) -> str | None:
-    """Give the name of a group, `""` for one that only captures, None for a look-around or flags."""
-    if inner.startswith(("?P<", "?<")) and inner[2:3] not in "=!":
-        return inner.partition("<")[2].partition(">")[0]
-    if inner.startswith("?") and not inner.startswith("?:"):
-        return None
-    return ""
 
 
 def _closing(text: str, start: int) -> int:

@@ -139,7 +139,7 @@ class Rule:
     def shape(self, draft: Draft, view: View, assembly: Assembly) -> str:
         """Add to a draft what the rule picks; give the event type."""
         if self.planner is not None:
-            draft.properties.update(taken(view.attributes, self.planner.plan(tuple(view.attributes))))
+            draft.properties.update(taken(view.attributes, self.planner.plan(tuple(view.attributes)), assembly.note))
         draft.properties.update(self.constants)
         for target, picks in (
             (draft.properties, self.properties),

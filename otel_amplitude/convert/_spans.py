@@ -11,13 +11,14 @@ from opentelemetry.trace import SpanKind
 from otel_amplitude import insert_ids
 from otel_amplitude.clock import monotonic
 from otel_amplitude.convert._addresses import client_address
-from otel_amplitude.convert._assembly import Assembly, Converted, Draft, plain_event, taken, to_milliseconds
+from otel_amplitude.convert._assembly import FIRST_NANOSECONDS, Assembly, Converted, Draft, plain_event, taken, to_milliseconds
 from otel_amplitude.convert._exposures import FLAG_EVENTS, Exposures
 from otel_amplitude.convert._logs import LogConverter
 from otel_amplitude.convert._naming import EventName, EventTypes, Naming
 from otel_amplitude.convert._plan import Planner
 from otel_amplitude.convert._tables import DEFAULT_NAME
 from otel_amplitude.convert._view import SpanView, is_skipped, read_event_type, read_route
+from otel_amplitude.fixes import Note, ignore
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LogRecord
@@ -54,6 +55,7 @@ class Converter:
         client_ip: int | None = None,
         exposures: bool = False,
         log: Log | None = None,
+        note: Note = ignore,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Make a converter.
@@ -68,11 +70,12 @@ class Converter:
             client_ip: send the client's address, behind this many trusted proxies; None: never.
             exposures: turn feature flag evaluations into `$exposure`.
             log: told once when names are too many, when `event_name` raises, and when a value can not be used.
+            note: told of what was changed or removed, by cause.
             clock: seconds that only grow.
         """
         globs = tuple(properties or ())
         event_types = EventTypes(max_event_types, log)
-        self._assembly = Assembly(resource_properties=resource_properties or (), event_types=event_types, clock=clock, log=log)
+        self._assembly = Assembly(resource_properties=resource_properties or (), event_types=event_types, clock=clock, log=log, note=note)
         self._naming = Naming(event_name, event_types, log)
         self._annotated = Planner(globs, own=True)
         self._other = Planner(globs, own=False)
@@ -105,7 +108,7 @@ class Converter:
         plan = (self._annotated if kind == "annotated" else self._other).plan(tuple(attributes))
         start, end = span.start_time, span.end_time
         ids = insert_ids.of_span(span.context, start)
-        properties = taken(attributes, plan)
+        properties = taken(attributes, plan, self._assembly.note)
         # What the application calls one of ours is its own.
         add = properties.setdefault
         for fact, value in self._assembly.resources.facts(span.resource).properties.items():
@@ -121,11 +124,11 @@ class Converter:
         if kind == "automatic":
             name = self._naming.name(span, name, properties)
             is_named_soundly = name == DEFAULT_NAME
-        time_ms = start // 1_000_000 if start else to_milliseconds(end)
+        time_ms = start // 1_000_000 if start and start >= FIRST_NANOSECONDS else to_milliseconds(start or end, self._assembly.note)
         client_ip = None if self._client_ip is None or span.kind is not _SERVER else client_address(attributes, self._client_ip)
         if rule is None and client_ip is None and not plan.is_explicit:
             # Its keys are ours and its ids the resolver's, so only the name could be refused.
-            is_sound = is_named_soundly and insert_id is not None and type(time_ms) is int and time_ms >= 0 and not identity.groups
+            is_sound = is_named_soundly and insert_id is not None and type(time_ms) is int and not identity.groups
             return plain_event(name, time_ms, insert_id, properties, identity), {}, is_sound
         draft = Draft(properties, identity)
         if client_ip is not None:
@@ -157,7 +160,7 @@ class Converter:
         if not name and exposures is None:
             return None
         attributes = dict(event.attributes or {})
-        time_ms = to_milliseconds(event.timestamp)
+        time_ms = to_milliseconds(event.timestamp, self._assembly.note)
         properties = self._assembly.resources.facts(span.resource).properties.copy()
         ids = insert_ids.of_span(span.context, span.start_time)
         if ids is not None:
@@ -166,7 +169,7 @@ class Converter:
             exposure = exposures.event(attributes, identity, time_ms, properties)
             return None if exposure is None else (exposure, {}, False)
         plan = self._on_span.plan(tuple(attributes))
-        properties.update(taken(attributes, plan))
+        properties.update(taken(attributes, plan, self._assembly.note))
         draft = Draft(properties, identity)
         self._assembly.take_explicit(draft, plan, attributes)
         return self._assembly.event(draft, name, time_ms, insert_ids.of_span_event(ids[1], index) if ids else None), draft.extra, False

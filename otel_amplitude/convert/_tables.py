@@ -6,6 +6,7 @@ Registry: https://opentelemetry.io/docs/specs/semconv/registry/attributes/ (v1.4
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from functools import lru_cache
 from typing import Final
@@ -61,7 +62,8 @@ _ELSEWHERE: Final = frozenset(
     {"event_type", "user_id", "device_id", "session_id", "event_properties", "user_properties", "groups", "group_properties"}
 )
 _KINDS: Final[dict[str, type]] = {
-    **dict.fromkeys(("time", "event_id", "quantity"), int),
+    "time": dt.datetime,
+    **dict.fromkeys(("event_id", "quantity"), int),
     **dict.fromkeys(("price", "revenue", "location_lat", "location_lng"), float),
     **dict.fromkeys(("plan", "ingestion_metadata"), dict),
     "$skip_user_properties_sync": bool,
@@ -79,7 +81,7 @@ FIELDS: Final[dict[str, tuple[str, type]]] = {
 IDENTITY_FIELDS: Final[dict[str, tuple[str, type]]] = {
     "amplitude.user_id": ("user_id", str),
     "amplitude.device_id": ("device_id", str),
-    "amplitude.session_id": ("session_id", int),
+    "amplitude.session_id": ("session_id", dt.tzinfo),
 }
 # `amplitude.<group>.<name>` and a map under `amplitude.<group>`; `extra` goes to the middleware, never to Amplitude.
 MAPS: Final = ("event_properties", "user_properties", "groups", "group_properties", "extra")

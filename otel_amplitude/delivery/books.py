@@ -28,6 +28,7 @@ REFUSED_REASONS = (
     "repeated",
     "environment",
     "invalid",
+    "invalid_time",
     "unserializable",
     "too_large",
     "queue_full",
@@ -68,6 +69,7 @@ class Stats:
         pending: where the others are.
         set_user_outside: how often `set_user` was called where no request can be known, and refused; or overtaken by a request. About the
             process, so the same in all clients; outside the law.
+        fixed: what was changed or removed so that events could be sent, by cause; outside the law.
     """
 
     accepted: int = 0
@@ -78,6 +80,7 @@ class Stats:
     refused: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     pending: Pending = Pending()
     set_user_outside: int = 0
+    fixed: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
 
     @property
     def balanced(self) -> bool:

@@ -14,15 +14,13 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 import orjson
 
 from otel_amplitude.clock import application_time
+from otel_amplitude.moments import session_ms
 
 # The browser SDK's default session timeout; a session that was silent for longer is over.
 SESSION_TIMEOUT_MS: Final = 30 * 60 * 1000
 # Browsers cut a cookie at 4,096 bytes; percent-encoding once more can triple it.
 _MAX_VALUE: Final = 3 * 4096
 _MAX_CANDIDATES: Final = 10
-# 2000 and 2100: what is outside is no moment in milliseconds.
-_EARLIEST_MS: Final = 946_684_800_000
-_LATEST_MS: Final = 4_102_444_800_000
 _BASE32: Final = re.compile(r"[0-9a-v]{1,10}", re.ASCII)
 _ESCAPES: Final = ((b"%22", b'"'), (b"%3A", b":"), (b"%2C", b","), (b"%7B", b"{"), (b"%7D", b"}"))
 _URI_COMPONENT: Final = "-_.!~*'()"  # what encodeURIComponent leaves as it is
@@ -50,24 +48,6 @@ class BrowserCookie(NamedTuple):
         return self.session_id
 
 
-def plausible_ms(value: object) -> int | None:
-    """Give `value` as an integer when it can be a moment in milliseconds between 2000 and 2100, also from digits in text.
-
-    >>> plausible_ms("1795305600000"), plausible_ms("c0ffee"), plausible_ms(True)
-    (1795305600000, None, None)
-    """
-    if type(value) is int:
-        return value if _EARLIEST_MS <= value <= _LATEST_MS else None
-    if isinstance(value, str):
-        text = value.strip()
-        value = int(text) if len(text) == 13 and text.isascii() and text.isdigit() else None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not _EARLIEST_MS <= value <= _LATEST_MS:
-        return None
-    return value
-
-
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
@@ -81,8 +61,8 @@ def _read_current(value: str) -> BrowserCookie | None:
     return BrowserCookie(
         _text(data.get("deviceId")),
         _text(data.get("userId")),
-        plausible_ms(data.get("sessionId")),
-        plausible_ms(data.get("lastEventTime")),
+        session_ms(data.get("sessionId")),
+        session_ms(data.get("lastEventTime")),
         data.get("optOut") is True,
     )
 
@@ -99,7 +79,7 @@ def _loaded(value: str) -> object:
 
 
 def _base32(text: str) -> int | None:
-    return plausible_ms(int(text, 32)) if _BASE32.fullmatch(text) else None
+    return session_ms(int(text, 32)) if _BASE32.fullmatch(text) else None
 
 
 def _read_legacy(value: str) -> BrowserCookie | None:

@@ -8,7 +8,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_amplitude.clock import application_time
-from otel_amplitude.identity._cookie import SESSION_TIMEOUT_MS, BrowserCookie, other_projects, plausible_ms, read_cookie
+from otel_amplitude.fixes import Note, ignore
+from otel_amplitude.identity._cookie import SESSION_TIMEOUT_MS, BrowserCookie, other_projects, read_cookie
 from otel_amplitude.identity._headers import (
     COOKIE,
     GPC,
@@ -21,6 +22,7 @@ from otel_amplitude.identity._propagator import REPLACED, installed
 from otel_amplitude.identity._scope import Scope
 from otel_amplitude.limits import MAX_STRING, MIN_ID_LENGTH
 from otel_amplitude.log import hint
+from otel_amplitude.moments import read_session, session_ms
 from otel_amplitude.values import has_control, is_placeholder, is_sound_id
 
 if TYPE_CHECKING:
@@ -135,6 +137,7 @@ class IdentityResolver:
         log: Log | None = None,
         as_route: Callable[[str], str] = str,
         wall: Callable[[], float] = application_time,
+        note: Note = ignore,
     ) -> None:
         """Make the resolver of one client from options as `Config` checked them.
 
@@ -149,6 +152,7 @@ class IdentityResolver:
             log: where the three hints go, each once; None says nothing.
             as_route: gives the template of a route as events write it, for the hint.
             wall: seconds since 1970 as the application sees them, for the session's 30 minutes.
+            note: told of a session id in another unit than milliseconds.
         """
         self.conflicts = 0
         self.short_ids = 0
@@ -170,6 +174,7 @@ class IdentityResolver:
         self._log = log
         self._as_route = as_route
         self._wall = wall
+        self._note = note
         self._told: set[str] = set()
         # Hashes in the log can be compared with each other but, without this process's key, with nothing else.
         self._hash_key = os.urandom(16)
@@ -242,7 +247,7 @@ class IdentityResolver:
         user, device, session, limit = scope.user_id, scope.device_id, scope.session_id, None
         user_source, device_source = "set_user" if user is not None else "", "set_user" if device is not None else ""
         if session is not None:
-            session = plausible_ms(session) or _told_session(session)
+            session = read_session(session, self._note)
         if scope.cookie is not None:
             cookie = self._cookie((), scope)
             # What is no text is refused below, and may be anything, also something that can not be compared.
@@ -270,7 +275,7 @@ class IdentityResolver:
         device, device_source = self._told_id("device_id", item.get("amplitude.device_id"), scope.device_id)
         if user is None and device is None:
             return _NOBODY
-        session = _told_session(item.get("amplitude.session_id"), scope.session_id)
+        session = self._told_session(item.get("amplitude.session_id"), scope.session_id)
         return Identity(user, device, session, scope.groups, None, True, user_source, device_source)
 
     def _told_id(self, field: str, explicit: object, known: object) -> tuple[str | None, str]:
@@ -382,14 +387,17 @@ class IdentityResolver:
 
     def _session(self, sources: _Sources, moment: float) -> int | None:
         item, known, layers = sources.item, sources.known, sources.layers
-        told = _told_session(item.get("amplitude.session_id"), known.session_id, _nearest(layers, "amplitude.session_id"))
+        told = self._told_session(item.get("amplitude.session_id"), known.session_id, _nearest(layers, "amplitude.session_id"))
         return (
             told
-            or plausible_ms(_nearest(sources.layers, "session.id"))
+            or self._told_session(_nearest(sources.layers, "session.id"))
             or sources.cookie.session_at(moment)
-            or plausible_ms(sources.headers.get("session"))
-            or plausible_ms(sources.baggage.get("amplitude.session_id"))
+            or session_ms(sources.headers.get("session"))
+            or session_ms(sources.baggage.get("amplitude.session_id"))
         )
+
+    def _told_session(self, *values: object) -> int | None:
+        return next((session for value in values if value is not None and (session := read_session(value, self._note)) is not None), None)
 
     def _formatted(self, value: object) -> object:
         if self._format is None or value is None:
@@ -476,14 +484,6 @@ def _limit(cookie: BrowserCookie, moment: float) -> float | None:
         return None
     limit = cookie.last_event_ms + SESSION_TIMEOUT_MS
     return limit if moment <= limit else -limit
-
-
-def _told_session(*values: object) -> int | None:
-    for value in values:
-        # By type first: anything may be given, also what can not be compared.
-        if isinstance(value, (int, float, str)) and (session := plausible_ms(value) or (-1 if value in (-1, "-1") else None)) is not None:
-            return session
-    return None
 
 
 def _nearest(layers: _Layers, name: str) -> object:

@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from otel_amplitude.errors import MiddlewareError
 from otel_amplitude.events import Event
+from otel_amplitude.fixes import Note, ignore
 
 T = TypeVar("T")
 REASON: Final = "middleware"
@@ -22,16 +23,23 @@ class Payload:
         source: the span or log record it was made of; None for `log_event`. Not to be changed.
     """
 
-    __slots__ = ("_made", "event", "extra", "source")
+    __slots__ = ("_made", "_note", "event", "extra", "source")
 
     def __init__(
-        self, event: Event, extra: dict[str, Any] | None = None, source: object = None, _made: dict[str, Any] | None = None
+        self,
+        event: Event,
+        extra: dict[str, Any] | None = None,
+        source: object = None,
+        _made: dict[str, Any] | None = None,
+        _note: Note = ignore,
     ) -> None:
         self.event = event
         self.extra = {} if extra is None else extra
         self.source = source
         # What the event was when it was made, for the end of the chain to see what became of it.
         self._made = _made
+        # Told of what a middleware of ours leaves out since it has no form in JSON.
+        self._note = _note
 
     def __repr__(self) -> str:
         return f"Payload(event={self.event!r}, extra={self.extra!r}, source={type(self.source).__name__})"

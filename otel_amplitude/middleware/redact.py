@@ -57,7 +57,8 @@ class Redact:
         for name in _MAPS:
             if event.get(name):
                 # Cleaned first, so that nothing hides behind a strange __str__ and no search is longer than 2,048 characters.
-                event[name] = self._map(clean_properties(event[name], raw=True))
+                held = clean_properties(event[name], raw=True, note=payload._note)  # noqa: SLF001 -- the chain's and ours
+                event[name] = self._map(held)
         next(payload)
 
     def _hide(self, held: dict[str, Any], name: str, value: Any) -> None:

@@ -71,6 +71,7 @@ class Reader:
             client_ip=config.client_ip,
             exposures=config.exposures,
             log=client.log,
+            note=client.fixes.note,
         )
         self._resolver = client.resolver
         self._cap = Cap(config.auto_events_per_minute)
@@ -100,6 +101,8 @@ class Reader:
             return
         choice = self._selector.span(span, attributes)
         if (choice is not None or self._reads_every_span) and not is_suppressed():
+            if choice is not None and span.dropped_attributes:
+                self._client.fixes.note("lost_attributes", "span")
             spans = self.open_spans
             self._read(span, attributes, choice, spans.scope(span, noted), spans.parents(span), closed)
 
@@ -284,6 +287,8 @@ class Reader:
         identity = self._resolver.resolve(dict(item.attributes or _NOTHING), scope, parents, time_ns, final=final)
         if not final and self._waits(identity):
             return Outcome.WAITS
+        if record.dropped_attributes:
+            self._client.fixes.note("lost_attributes", "log record")
         if identity.refusal is not None:
             self._client.refuse(identity.refusal)
             return Outcome.COUNTED

@@ -54,7 +54,7 @@ def test_a_record_the_sdk_made() -> None:
 
 def test_the_time_is_the_records_else_when_it_was_observed() -> None:
     """In milliseconds."""
-    assert convert_log(log(timestamp=None, observed_timestamp=5_000_000))["time"] == 5
+    assert convert_log(log(timestamp=None, observed_timestamp=START + 5_000_000))["time"] == START // 1_000_000 + 5
     assert convert_log(log())["time"] == START // 1_000_000
 
 

@@ -26,6 +26,23 @@ from otel_amplitude.convert._routes import normalise
         (r"^a(?=b)/(?#note)c$", "/a/c"),
         (r"^items/\d+$", "/items/{}"),
         ("^$", "/"),
+        (r"^articles/(?:page-(?P<page>\d+)/)?$", "/articles/page-{page}"),  # Django: groups that do not capture
+        (r"^report\.(?:json|xml)$", "/report.{json|xml}"),
+        (r"^(?:en|de)/about/$", "/{en|de}/about"),
+        (r"^(?:(?P<pk>\d+)|new)/edit/$", "/{pk|new}/edit"),
+        (r"^(?i)users/(?P<uid>\d+)/$", "/users/{uid}"),  # flags
+        (r"^(?i:users)/(?-i:A)/$", "/users/A"),
+        ("(?x)^users/  (?P<uid> \\d+ ) / $  # one of them", "/users/{uid}"),
+        (r"^items/[\w-]+/$", "/items/{}"),
+        (r"^items/[^/(]{2,5}/x$", "/items/{}/x"),
+        (r"^files/.*$", "/files/{}"),
+        (r"^robots.txt$", "/robots.txt"),
+        (r"^((?P<lang>en|de)/)?home/$", "/{lang}/home"),
+        (r"^(?P<a>\d+)-(?P=a)/(?<!x)(?!y)z$", "/{a}-{a}/z"),
+        (r"^old/$|^older/$", "/{old/|older/}"),
+        (r"^a(?:|b)/(?:c|c)$", "/ab/c"),
+        (r"^v(?:1|2)/(\w+)/(\d{4})$", "/v{1|2}/{1}/{2}"),
+        ("^" + "(?:" * 40 + "a" + ")" * 40 + "$", "/{}"),
         ("/users/{uid}", "/users/{uid}"),  # FastAPI
         ("/users/{uid:int}", "/users/{uid}"),  # Starlette
         ("/files/{path:path}", "/files/{path}"),
@@ -60,7 +77,7 @@ def test_a_route_is_always_a_path(template: str) -> None:
     assert route == "/" or not route.endswith("/")
 
 
-@pytest.mark.parametrize("letter", ["<", "{", "(", "^(", "(?P<a>", "\\"])
+@pytest.mark.parametrize("letter", ["<", "{", "(", "^(", "(?P<a>", "\\", "^(?:", "^(?:a|", "^[", "^(?:[|])|", "^(?:(a|b)|"])
 def test_a_hostile_template_costs_little(letter: str) -> None:
     """A template full of brackets that never close takes no quadratic time."""
     start = time.process_time()

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_amplitude.identity._cookie import BrowserCookie, make_cookie, only_amplitude, plausible_ms, read_cookie
+from otel_amplitude.identity._cookie import BrowserCookie, make_cookie, only_amplitude, read_cookie
+from otel_amplitude.moments import session_ms
 
 KEY = "0123456789abcdef0123456789abcdef"
 SESSION, LAST = 1_795_305_600_000, 1_795_305_661_234
@@ -155,7 +156,14 @@ def test_without_a_last_event_there_is_no_session() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(SESSION, SESSION), (str(SESSION), SESSION), (f" {SESSION} ", SESSION), (float(SESSION), SESSION)]
+    [
+        (SESSION, SESSION),
+        (str(SESSION), SESSION),
+        (f" {SESSION} ", SESSION),
+        (float(SESSION), SESSION),
+        (SESSION * 1000, SESSION),
+        (SESSION // 1000, SESSION),
+    ]
     + [
         (odd, None)
         for odd in (
@@ -169,15 +177,14 @@ def test_without_a_last_event_there_is_no_session() -> None:
             1.5,
             float("nan"),
             float("inf"),
-            SESSION * 1000,
             [SESSION],
             "4405822135632",
         )
     ],
 )
 def test_plausible_moments(value: object, expected: int | None) -> None:
-    """Only a moment between 2000 and 2100 in milliseconds is one; a legacy cookie read in base 36 would not be."""
-    assert plausible_ms(value) == expected
+    """Only a moment between 2000 and 2100 is one, whatever its unit; a legacy cookie read in base 36 would not be."""
+    assert session_ms(value) == expected
 
 
 def test_only_amplitude_keeps_no_other_cookie() -> None:

@@ -92,9 +92,8 @@ BAD_CALLS: list[dict[str, Any]] = [
     {"name": "no-id", "call": "log_event", "event": {"event_type": "X"}, "user_id": None},
     {"name": "short-id", "call": "log_event", "event": {"event_type": "X"}, "user_id": "u"},
     {"name": "invalid-id", "call": "log_event", "event": {"event_type": "X"}, "user_id": "anonymous"},
-    {"name": "text-time", "call": "log_event", "event": {"event_type": "X", "time": "2026-11-22T10:00:00Z"}},
+    {"name": "text-time", "call": "log_event", "event": {"event_type": "X", "time": "tomorrow"}},
     {"name": "text-price", "call": "log_event", "event": {"event_type": "X", "price": "free"}},
-    {"name": "mixed", "call": "log_event", "event": {"event_type": "$identify", "user_properties": {"$set": {"a": 1}, "b": 2}}},
     {"name": "empty-revenue", "call": "revenue", "revenue": {"quantity": 2}},
 ]
 

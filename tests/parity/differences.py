@@ -63,21 +63,13 @@ REFUSED: Final = (
     Refusal("invalid-id", "user_id 'anonymous' is refused", "invalid 400", "400"),
     Refusal(
         "text-time",
-        "time must be a number of milliseconds",
+        "time must be milliseconds since 1970",
         "invalid 400",
         "200",
         ("python",),
         "theirs takes the time of sending instead, without a word to the caller",
     ),
     Refusal("text-price", "price must be a finite number", "invalid 400", "200", ("python",), "theirs sends the sale without its price"),
-    Refusal(
-        "mixed",
-        "user_properties mixes the operation $set with the plain property 'b'",
-        "success 200",
-        "200",
-        BOTH,
-        "Amplitude's page forbids it, and does not say which half would count",
-    ),
     Refusal(
         "empty-revenue",
         "event_properties.$price is missing",
