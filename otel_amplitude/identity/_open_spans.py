@@ -148,6 +148,8 @@ def _served(span: Any, context: Context, own: Any, kind: SpanKind) -> Scope | No
             return _request_started(span, own)
         if parent is not None and _is_left_behind(span, own):
             return _beside(span)
+    if kind is _INTERNAL and own is not None and own.of_request and own.root().is_past and _is_request(span):
+        return _beside(span)
     if own is None or not own.of_request or _bound:
         own = _found(span, context, own)
     elif (current := get_current()) is not context and current.get(_KEY) is not own:

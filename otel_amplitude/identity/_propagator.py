@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
+from weakref import ref
 
 from opentelemetry import baggage, propagate
 from opentelemetry.context import Context, get_current
@@ -29,7 +30,7 @@ from otel_amplitude.identity._headers import (
     is_websocket,
     read_identity_headers,
 )
-from otel_amplitude.identity._scope import LocalScope, RequestScope, held_by, process, span_id_in, with_scope
+from otel_amplitude.identity._scope import LocalScope, RequestScope, held_by, process, running_task, span_id_in, with_scope
 
 BAGGAGE_KEYS: Final = ("amplitude.user_id", "amplitude.device_id", "amplitude.session_id")
 _ENVIRON: Final = EnvironGetter()
@@ -111,6 +112,8 @@ class AmplitudePropagator(TextMapPropagator):
         else:
             scope = RequestScope()
             scope.under = span_id_in(current)
+            task = running_task()
+            scope.task = None if task is None else ref(task)
             # Noted now: some instrumentations have replaced the context before the request span starts.
             if isinstance(here, LocalScope):
                 scope.outer = here

@@ -48,6 +48,10 @@ span, the context's scope is nearer than the span's binding; otherwise the bindi
 if that context ends: in a process that serves no requests, or in a task. A thread of a server is used for the next visitor, so there
 `set_user` is refused. `acting` works everywhere, because it ends by itself.
 
+**Connections that are kept.** uvicorn may start the next request of a connection in a copy of the context of the one before. So a scope
+remembers the task in which it was made, and what is over there does not hold in another task of a server. A span that an instrumentation
+starts in a request whose own span has ended is that of the next request, and gets an empty scope.
+
 **What is said too early is over.** If a request begins in a context that holds a `LocalScope`, that scope is over in each copy of the
 context, for good. In the first request of a process, all words of bare threads are over.
 
@@ -55,7 +59,8 @@ context, for good. In the first request of a process, all words of bare threads 
 Tornado's `self.finish()`, threads and greenlets without a context, ASGI middleware outside the instrumentation without our middleware.
 What nothing shows, so that an event may belong to the wrong request: a server that is started in-process inside an open request, if its
 requests have no anchor; what is logged between two requests after OpenTelemetry's WSGI middleware did not detach (a body that the server
-closed before its first step), without our middleware.
+closed before its first step), without our middleware; and, without glue, a synchronous view on an excluded URL which uvicorn started in
+the context of the request before while that one still runs background tasks.
 
 **Rules that must never be broken.** No scope is written to a carrier that is not a request. A scope is never handed from one anchor to
 another one of the same kind. Nothing is read from a thread in a process that serves. Only single assignments are made to a scope, so that
@@ -88,6 +93,8 @@ _KEY: Final = create_key("otel_amplitude.request")
 MAX_INNER_SPANS: Final = 16
 # Tasks of these modules serve all requests of a connection, one after the other; the module is that of the task's coroutine.
 _CONNECTION_TASKS: Final = frozenset({"aiohttp.web_protocol", "tornado.http1connection"})
+# Their tasks serve one request each. uvicorn creates the next one inside of the one before when a client is quick.
+_SERVERS: Final = frozenset({"uvicorn", "hypercorn", "daphne", "granian"})
 _OUTSIDE: Final = (
     "call set_user inside the request (a hook, the view, its body), put the glue of the framework outermost, "
     "or say it for a block: with otel_amplitude.acting(user_id)"
@@ -203,6 +210,7 @@ class RequestScope(Scope):
         at_root: the path is `/`, below the prefix that the server or a dispatcher names (`SCRIPT_NAME`, `root_path`).
         joined: the scope of the request that this one is part of.
         outer: what held where this one was made; read and emptied when the request span starts.
+        task: the asyncio task in which this one was made, or None.
         inner_spans: spans of applications inside the request, in the order of their starts: root spans that are no requests of their
             own, and INTERNAL ones with a method. At most 16.
         mounted_at: the template of the place where the glue's application is mounted; empty when it was not told.
@@ -225,6 +233,7 @@ class RequestScope(Scope):
         "kind",
         "mounted_at",
         "outer",
+        "task",
     )
     shared = True
     of_request = True
@@ -239,6 +248,7 @@ class RequestScope(Scope):
         self.at_root = False
         self.joined: RequestScope | None = None
         self.outer: Scope | None = None
+        self.task: ref[Task[Any]] | None = None
         self.inner_spans: list[Any] = []
         self.mounted_at = ""
         self.is_wrapped = False
@@ -285,6 +295,11 @@ class RequestScope(Scope):
         """Whether the span of the request records."""
         span = self.request_span
         return span is not None and span.is_recording()
+
+    @property
+    def is_past(self) -> bool:
+        """Whether the request has had its span, and that has ended."""
+        return self._span is not None and not self.has_open_span
 
     @property
     def is_open(self) -> bool:
@@ -445,10 +460,25 @@ def in_context(context: Context) -> Scope | None:
 def alive(scope: Scope) -> Scope | None:
     """Give the scope that holds where `scope` was found: the request that it is part of; None when it is over."""
     if isinstance(scope, RequestScope):
-        return scope if scope.joined is None else scope.root()
-    if scope.over or (process.serving and isinstance(scope, LocalScope) and not scope.in_span and scope.task is None):
-        return None
-    return scope
+        if scope.joined is not None:
+            scope = scope.root()
+        return None if scope.task is not None and scope.is_done and _is_elsewhere(scope.task) else scope
+    if scope.over or not isinstance(scope, LocalScope):
+        return None if scope.over else scope
+    if scope.task is not None:
+        return None if _is_elsewhere(scope.task) else scope
+    return None if process.serving and not scope.in_span else scope
+
+
+def _is_elsewhere(made_in: ref[Task[Any]]) -> bool:
+    """Whether a server has started the next request of a connection in a copy of the context in which something was said before.
+
+    uvicorn does so when the next request has arrived before the response is complete (its option `reset_contextvars` is off by default).
+    """
+    task, current = made_in(), running_task()
+    if current is None:  # a thread that a task waits for, such as that of a synchronous view
+        return task is None or task.done()
+    return current is not task and module_of(current).partition(".")[0] in _SERVERS
 
 
 def held_by(context: Context) -> Scope | None:
@@ -474,16 +504,25 @@ def own_task() -> tuple[Task[Any] | None, bool]:
 
     A task of a connection serves one request after the other, so it is no better than a thread of a server.
     """
-    try:
-        task = current_task()
-    except RuntimeError:
-        return None, False
+    task = running_task()
     if task is None:
         return None, False
+    is_connection = task in process.connection_tasks or module_of(task) in _CONNECTION_TASKS
+    return (None, True) if is_connection else (task, False)
+
+
+def running_task() -> Task[Any] | None:
+    """Give the asyncio task that runs on this thread, or None."""
+    try:
+        return current_task()
+    except RuntimeError:
+        return None
+
+
+def module_of(task: Task[Any]) -> str:
+    """Give the name of the module that has the coroutine of a task; empty for what is no coroutine of Python's."""
     frame = getattr(task.get_coro(), "cr_frame", None)
-    if task in process.connection_tasks or (frame is not None and frame.f_globals.get("__name__") in _CONNECTION_TASKS):
-        return None, True
-    return task, False
+    return "" if frame is None else str(frame.f_globals.get("__name__", ""))
 
 
 def caller() -> str:

@@ -294,3 +294,72 @@ def test_the_context_after_a_block_is_the_one_before() -> None:
     with otel_amplitude.acting("user-1234"):
         assert get_current() is not before
     assert get_current() is before
+
+
+def of_a_server(work: Any) -> Any:
+    """A coroutine function as a server's: the module of its code says so."""
+    namespace = {"__name__": "uvicorn.protocols.http.h11_impl"}
+    exec("async def run(work, *args):\n    return await work(*args)", namespace)
+    return namespace["run"](work)
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["excluded", "traced"])
+def test_the_next_request_in_the_context_of_the_one_before(traced: bool) -> None:
+    """encode/uvicorn#2167: a quick client's next request starts inside of the task of the last one; children of that task are its own."""
+    tracer, before = TracerProvider(shutdown_on_exit=False).get_tracer("test"), asyncio.Event()
+    seen: list[Any] = []
+
+    async def child() -> Any:
+        return known()
+
+    async def following() -> Any:
+        here = known()
+        await before.wait()
+        seen.append((here, await asyncio.to_thread(known)))
+
+    async def serve() -> Any:
+        if traced:
+            token = attach(request({"type": "http", "headers": []}))
+            span = tracer.start_span("GET", context=get_current(), kind=SpanKind.SERVER)
+            OpenSpans().started(span, get_current())
+            set_user("alice-1")
+            span.end()
+        else:
+            set_user("alice-1")
+        inner, after = asyncio.create_task(child()), asyncio.create_task(of_a_server(following))
+        assert await inner == ("alice-1", None)
+        assert known() == ("alice-1", None)
+        if traced:
+            detach(token)
+        return after
+
+    async def main() -> None:
+        after = await asyncio.create_task(of_a_server(serve))
+        before.set()
+        await after
+
+    process.serving = True
+    asyncio.run(main())
+    [(in_task, in_thread_of_task)] = seen
+    assert in_task == (None, None)
+    assert in_thread_of_task == (None, None)
+
+
+def test_a_span_of_an_instrumentation_in_a_request_that_has_ended() -> None:
+    """It is the next request of the connection, as its INTERNAL kind and its method show; its events are refused."""
+    tracer, opened = TracerProvider(shutdown_on_exit=False).get_tracer("test"), OpenSpans()
+    token = attach(request({"type": "http", "headers": []}))
+    first = tracer.start_span("GET", context=get_current(), kind=SpanKind.SERVER)
+    opened.started(first, get_current())
+    set_user("alice-1")
+    first.end()
+    left = trace.set_span_in_context(first)
+    later = attach(left)
+    second = tracer.start_span("GET", context=get_current(), attributes={"http.method": "GET"})
+    opened.started(second, get_current())
+    with trace.use_span(second):
+        assert known() == (None, None)
+        set_user("bob-1234")
+    detach(later)
+    assert known() == ("alice-1", None)
+    detach(token)
