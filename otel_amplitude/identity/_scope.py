@@ -46,11 +46,12 @@ bound to the span, for its children and for those who see the span but not the c
 neighbouring tasks under one span stay apart. `under` is the id of the span that was current when a scope was made. If it is the current
 span, the context's scope is nearer than the span's binding; otherwise the binding is nearer. Without a span it is left in the context only
 if that context ends: in a process that serves no requests, or in a task. A thread of a server is used for the next visitor, so there
-`set_user` is refused. `acting` works everywhere, because it ends by itself.
+`set_user` is refused, as in the tasks of a server. `acting` works everywhere, because it ends by itself.
 
-**Connections that are kept.** uvicorn may start the next request of a connection in a copy of the context of the one before. So a scope
-remembers the task in which it was made, and what is over there does not hold in another task of a server. A span that an instrumentation
-starts in a request whose own span has ended is that of the next request, and gets an empty scope.
+**Connections that are kept.** uvicorn may start the next request of a connection in a copy of the context of the one before. So outside of
+a request `set_user` is refused in tasks of servers, the scope of a request remembers its task, and once the request is over it does not hold
+in another task of a server. A span that an instrumentation starts in a request whose own span has ended is that of the next request, and
+gets an empty scope.
 
 **What is said too early is over.** If a request begins in a context that holds a `LocalScope`, that scope is over in each copy of the
 context, for good. In the first request of a process, all words of bare threads are over.
@@ -91,10 +92,10 @@ if TYPE_CHECKING:
 
 _KEY: Final = create_key("otel_amplitude.request")
 MAX_INNER_SPANS: Final = 16
-# Tasks of these modules serve all requests of a connection, one after the other; the module is that of the task's coroutine.
-_CONNECTION_TASKS: Final = frozenset({"aiohttp.web_protocol", "tornado.http1connection"})
-# Their tasks serve one request each. uvicorn creates the next one inside of the one before when a client is quick.
-_SERVERS: Final = frozenset({"uvicorn", "hypercorn", "daphne", "granian"})
+# Packages whose tasks serve requests, by the coroutine of the task. The task of a connection of aiohttp or Tornado serves all of its
+# requests; uvicorn creates the task of the next request inside of the one before when a client is quick.
+_SERVERS: Final = frozenset({"daphne", "django", "granian", "hypercorn", "uvicorn"})
+_SERVE: Final = _SERVERS | {"aiohttp", "starlette", "tornado"}
 _OUTSIDE: Final = (
     "call set_user inside the request (a hook, the view, its body), put the glue of the framework outermost, "
     "or say it for a block: with otel_amplitude.acting(user_id)"
@@ -478,7 +479,7 @@ def _is_elsewhere(made_in: ref[Task[Any]]) -> bool:
     task, current = made_in(), running_task()
     if current is None:  # a thread that a task waits for, such as that of a synchronous view
         return task is None or task.done()
-    return current is not task and module_of(current).partition(".")[0] in _SERVERS
+    return current is not task and is_of(current, _SERVERS)
 
 
 def held_by(context: Context) -> Scope | None:
@@ -500,15 +501,15 @@ def with_scope(scope: Scope, context: Context) -> Context:
 
 
 def own_task() -> tuple[Task[Any] | None, bool]:
-    """Give the running asyncio task, if its context ends with the work that it does, and whether the task is one of a connection.
+    """Give the running asyncio task, if its context ends with the work that it does, and whether the task is one of a server.
 
-    A task of a connection serves one request after the other, so it is no better than a thread of a server.
+    What is said there without a request may be found by the next request of the connection, so it is no better than a server's thread.
     """
     task = running_task()
     if task is None:
         return None, False
-    is_connection = task in process.connection_tasks or module_of(task) in _CONNECTION_TASKS
-    return (None, True) if is_connection else (task, False)
+    is_server = task in process.connection_tasks or is_of(task, _SERVE)
+    return (None, True) if is_server else (task, False)
 
 
 def running_task() -> Task[Any] | None:
@@ -519,10 +520,10 @@ def running_task() -> Task[Any] | None:
         return None
 
 
-def module_of(task: Task[Any]) -> str:
-    """Give the name of the module that has the coroutine of a task; empty for what is no coroutine of Python's."""
+def is_of(task: Task[Any], packages: frozenset[str]) -> bool:
+    """Whether the coroutine of a task is one of these packages, not of the application."""
     frame = getattr(task.get_coro(), "cr_frame", None)
-    return "" if frame is None else str(frame.f_globals.get("__name__", ""))
+    return frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] in packages
 
 
 def caller() -> str:

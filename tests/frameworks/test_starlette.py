@@ -121,6 +121,31 @@ def test_a_background_task_acts_for_the_user(app: FastAPI, seen: Seen) -> None:
     assert seen.users("background") == ["u-12345"]
 
 
+def test_a_background_task_behind_a_middleware_acts_for_the_user(seen: Seen) -> None:
+    """Starlette runs what is behind such a middleware in a task of its own, which goes on after the request's span has ended."""
+    app = FastAPI()
+
+    @app.middleware("http")
+    async def middle(request: Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        with seen.tracer.start_as_current_span("background"):
+            pass
+
+    @app.get("/")
+    async def home(tasks: BackgroundTasks) -> str:
+        set_user("u-12345")
+        tasks.add_task(work)
+        return "ok"
+
+    FastAPIInstrumentor.instrument_app(app, tracer_provider=seen.provider)
+    asyncio.run(get(app, "/"))
+    FastAPIInstrumentor.uninstrument_app(app)
+    assert seen.users("background") == ["u-12345"]
+
+
 def test_a_stream_may_learn_late(app: FastAPI, seen: Seen) -> None:
     """The server span ends with the last part of the body."""
     asyncio.run(get(app, "/stream"))
