@@ -68,12 +68,12 @@ def ended(kind: SpanKind, attributes: dict[str, Any]) -> CountingSpan:
 
 
 @pytest.mark.parametrize("kind", [SpanKind.INTERNAL, SpanKind.CLIENT, SpanKind.PRODUCER, SpanKind.CONSUMER])
-def test_a_span_that_is_not_chosen_is_asked_for_two_things(calls: Calls, kind: SpanKind) -> None:
-    """Its context and, once, its attributes; never its kind, events, links, resource or parent."""
+def test_a_span_that_is_not_chosen_is_asked_for_three_things(calls: Calls, kind: SpanKind) -> None:
+    """Its context, once its attributes, and its kind, since a request without a route is counted; never its events, links, resource or parent."""
     processor = AmplitudeSpanProcessor(Amplitude(Config(KEY, transport=FakeTransport())))
     span = ended(kind, {f"key.{number}": number for number in range(15)})
     processor.on_end(span)  # type: ignore[arg-type]
-    assert span.reads == {"context": 1, "attributes": 1}
+    assert span.reads == {"context": 1, "attributes": 1, "kind": 1}
 
 
 def test_the_attributes_of_a_span_that_is_not_chosen_are_not_scanned() -> None:

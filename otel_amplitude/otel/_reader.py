@@ -89,14 +89,15 @@ class Reader:
         # The one cheap way to read all of them (performance.md 3): a plain dict, without the lock that .items() takes.
         # Asked for None, not for truth, which would ask for their number in Python.
         attributes: Mapping[str, Any] = _NOTHING if found is None else found.copy()
+        is_request = span.kind is _SERVER
         if (
             (EVENT_TYPE not in attributes and ROUTE not in attributes and TORNADO not in attributes)
+            and not is_request  # a request without a route is counted
             and self._selector.only_marked
             and not self._reads_every_span
-            and span.kind is not _SERVER
         ):
             return  # so it is for most spans, for which everybody pays
-        if span.kind is _SERVER:
+        if is_request:
             self._request(span, attributes, self.open_spans.scope(span, noted), closed)
             return
         choice = self._selector.span(span, attributes)
@@ -119,6 +120,8 @@ class Reader:
             attributes = _routed(attributes)
         choice = self._selector.span(span, attributes)
         if (choice is not None or self._reads_every_span) and not is_suppressed():
+            if choice is not None and span.dropped_attributes:
+                self._client.fixes.note("lost_attributes", "span")
             self._read(span, attributes, choice, scope, self.open_spans.parents(span), closed)
 
     def may_be_event(self, names: Collection[str], *, is_told: bool = False) -> bool:
