@@ -305,7 +305,7 @@ def of_a_server(work: Any) -> Any:
 
 @pytest.mark.parametrize("traced", [False, True], ids=["excluded", "traced"])
 def test_the_next_request_in_the_context_of_the_one_before(traced: bool) -> None:
-    """encode/uvicorn#2167: a quick client's next request starts inside of the task of the last one; children of that task are its own."""
+    """Kludex/uvicorn#2167, langflow#14769: a quick client's next request starts inside of the task of the last one; children of that task are its own."""
     tracer, before = TracerProvider(shutdown_on_exit=False).get_tracer("test"), asyncio.Event()
     seen: list[Any] = []
 

@@ -66,7 +66,7 @@ print([(e["event_type"][0], e["device_id"][-1], e.get("user_id", "-")) for e in 
 
 
 def test_bodies_and_signals_under_wsgi() -> None:
-    """contrib#2891, sentry-python#177: without any glue, traced or excluded; what was said late is not the next visitor's."""
+    """elastic/apm-agent-python#201, sentry-python#177: without any glue, traced or excluded; what was said late is not the next visitor's."""
     of_one = [("B", "a", "-"), ("S", "a", "alice-1"), ("F", "a", "alice-1")]
     of_two = [(name, "b", "bob-123") for name in "BSF"]
     of_three = [(name, "c", "-") for name in "BSF"]
@@ -106,7 +106,7 @@ print(len(streamed), all(e["user_id"].removeprefix("user-") == e["device_id"].re
 
 
 def test_bodies_under_asgi_with_zero_code(tmp_path: Path) -> None:
-    """contrib#3937, django#33735: Django's signals run in other tasks there, so our instrumentor adds a middleware, as OpenTelemetry's does."""
+    """contrib#4681, sentry-python#3736: Django's signals run in other tasks there, so our instrumentor adds a middleware, as OpenTelemetry's does."""
     (tmp_path / "site_settings.py").write_text('SECRET_KEY = "x"\nALLOWED_HOSTS = ["*"]\nROOT_URLCONF = "__main__"\nMIDDLEWARE = []\n')
     for order in ("[AmplitudeInstrumentor, DjangoInstrumentor]", "[DjangoInstrumentor, AmplitudeInstrumentor]"):
         program = SITE + ASGI.replace("ORDER", order)

@@ -87,7 +87,7 @@ print([line.split()[:2] for line in lines if line.startswith("provider.refused")
 
 
 def test_a_provider_that_is_set_later_is_named() -> None:
-    """opentelemetry-python#4679, contrib#3937: the application's exporters see nothing, and OpenTelemetry only says that it is not allowed."""
+    """opentelemetry-python#4679: the application's exporters see nothing, and OpenTelemetry only says that it is not allowed."""
     expected = [["provider.refused", "reason=TracerProvider"], ["provider.refused", "reason=LoggerProvider"]]
     assert fresh.run(PROGRAM + PROVIDER) == f"{expected}\n"
 

@@ -66,7 +66,7 @@ def test_a_sub_application_of_aiohttp(amplitude_events: Any) -> None:
 
 @pytest.mark.parametrize("both", [False, True], ids=["outer", "outer and inner"])
 def test_a_mounted_fastapi_under_contrib(amplitude_events: Any, both: bool) -> None:
-    """contrib#1098, pydantic/logfire#259: FastAPIInstrumentor.instrument_app with a mounted FastAPI, whose own telemetry is native."""
+    """pydantic/logfire#259: FastAPIInstrumentor.instrument_app with a mounted FastAPI, whose own telemetry is native."""
     outer, inner = fastapi.FastAPI(), fastapi.FastAPI()
 
     @inner.get("/users/{user}")
@@ -153,7 +153,7 @@ def tasks() -> Iterator[Celery]:
 @pytest.mark.parametrize("task", ["send", "outer"])
 @pytest.mark.parametrize("order", ["glue", "contrib", "glue, contrib", "contrib, glue"])
 def test_a_task_that_runs_eagerly(amplitude_events: Any, tasks: Celery, order: str, task: str) -> None:
-    """celery#5050, contrib#505: an eager task extracts from its own headers, which are empty; whichever was connected first."""
+    """celery#9199: an eager task extracts from its own headers, which are empty; whichever was connected first."""
     for step in order.split(", "):
         if step == "glue":
             instrument()

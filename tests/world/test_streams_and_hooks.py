@@ -124,7 +124,7 @@ def test_what_is_said_late_is_not_the_next_visitors(
 
 
 def test_a_span_that_stays_open_over_steps_keeps_its_children(amplitude_events: Any, make: Callable[..., Flask]) -> None:
-    """pydantic/logfire#2606: a wrapper of the body must not cut the trace that the body makes."""
+    """opentelemetry-python#2606: a wrapper of the body must not cut the trace that the body makes."""
     app = make(glue=False)
     parents: list[Any] = []
 
@@ -203,7 +203,7 @@ def test_a_body_that_is_never_begun(amplitude_events: Any, glue: bool) -> None:
 
 
 def test_a_body_of_any_wsgi_application(amplitude_events: Any) -> None:
-    """contrib#2891: code that streams under Falcon or Bottle; with the middleware it belongs to its request, also after an error."""
+    """contrib#3401: code that streams under Falcon or Bottle; with the middleware it belongs to its request, also after an error."""
 
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
         if environ["PATH_INFO"] == "/fails":
