@@ -322,9 +322,12 @@ def test_every_reason_of_the_books_is_documented() -> None:
 
 def log_events() -> set[str]:
     """The names under which the package logs, read from its source."""
-    named = re.compile(r"(?:debug|warning|error|announce|tell|_told|hint_once)\(\s*f?\"([a-z_]+\.[a-z_]+)[\":]|\(\(\"(spool\.\w+)\"")
+    named = re.compile(
+        r"(?:debug|warning|error|announce|tell|_told|hint_once|say_books)\(\s*f?\"([a-z_]+\.[a-z_]+)[\":]"
+        r"|\(\(\"(spool\.\w+)\"|event: str = \"([a-z_]+\.[a-z_]+)\""
+    )
     sources = [path.read_text(encoding="utf-8") for path in HOUSE.rglob("*.py") if "sandbox" not in path.parts]
-    return {first or second for source in sources for first, second in named.findall(source)}
+    return {"".join(groups) for source in sources for groups in named.findall(source)}
 
 
 def test_every_log_event_is_documented() -> None:
