@@ -130,7 +130,7 @@ BAD = [
     ({"event_type": "X"}, "no_identity", "user_id"),
     ({"event_type": "X", "user_id": "u"}, "invalid", "user_id"),
     ({"event_type": "X", "user_id": "anonymous"}, "invalid", "user_id"),
-    ({"event_type": "$identify", "user_id": "u-12345", "user_properties": {"$set": {"a": 1}, "b": 2}}, "invalid", "user_properties"),
+    ({"event_type": "$identify", "user_id": "u-12345", "user_properties": {"$set": 1}}, "invalid", "user_properties"),
     ("Order Paid", "invalid", "mapping"),
     (None, "invalid", "mapping"),
 ]

@@ -35,6 +35,7 @@ Converted = tuple[dict[str, Any], dict[str, object], bool]
 """
 # From here on a number is read as nanoseconds: 1973.
 FIRST_NANOSECONDS: Final = 10**17
+FIRST_MILLISECONDS: Final = 10**11
 # A process has one; a file of a Collector, or a gateway, has those of all its services.
 _MAX_RESOURCES: Final = 1_024
 # `amplitude.<map>` → the part of a draft
@@ -168,7 +169,8 @@ class Assembly:
             if isinstance(value, Moment):
                 if value.given != MILLISECONDS:
                     self.note(value.given, key)
-                value = value.ms
+                # Read once: what is before 1973 would be taken for another unit by the check, which refuses it as it was given.
+                value = value.ms if value.ms >= FIRST_MILLISECONDS or key != "time" else attributes[attribute]
             if value is None:
                 self.left_out["field"] += 1
             else:
@@ -304,7 +306,7 @@ def to_milliseconds(nanoseconds: int | None, note: Note) -> int:
     if nanoseconds >= FIRST_NANOSECONDS:
         return nanoseconds // 1_000_000
     moment = read_moment(nanoseconds)
-    if moment is None:
+    if moment is None or moment.ms < FIRST_MILLISECONDS:
         return 0
     note(moment.given, "time")
     return moment.ms

@@ -289,7 +289,7 @@ def test_another_event_that_was_not_accepted_is_no_matter_of_exposures(join: Any
     """It is counted, and that is all."""
     joined = join(exposures=exposures)
     joined.logger.emit(event_name="Signed Up", attributes={"amplitude.user_id": "u-12345", "amplitude.price": "much", "amplitude.time": -1})
-    assert joined.refused() == {"invalid": 1}
+    assert joined.refused() == {"invalid_time": 1}
 
 
 @pytest.mark.parametrize("kind", ["log", "span event"])
