@@ -34,6 +34,8 @@ _BUFFER: Final = 256 * 1024
 _MAX_RETRIES: Final = 100
 _NOT_JSON: Final = "is not JSON"
 _CUT: Final = "is JSON that is cut off or broken"
+_DEPTH: Final = re.compile("depth limit|ecursion")  # orjson's limit is a thousand levels; its versions word it differently
+_TOO_DEEP: Final = "is nested too deeply"
 _TOO_LARGE: Final = f"is larger than {MAX_DOCUMENT // 2**20} MiB; write one request, or one resource, a line (jq -c '.resourceSpans[]')"
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -203,15 +205,15 @@ def parse(text: bytes) -> Any:
             raise
     try:
         return json.loads(text.decode("utf-8", "surrogateescape"))
-    except RecursionError:
-        raise ValueError("is nested too deeply") from None
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def _whole(text: bytes, where: str) -> Document | None:
     try:
         return Document(where, len(text), is_json=True, data=parse(text), raw=text)
-    except ValueError:
-        return None
+    except ValueError as error:
+        return Document(where, problem=_TOO_DEEP) if _DEPTH.search(str(error)) else None
 
 
 class _Open:

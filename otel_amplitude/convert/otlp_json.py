@@ -337,7 +337,7 @@ class _Span(_Item):
     def _read_ids(self, item: Mapping[str, Any]) -> Ids:
         trace_id, span_id = _id(item, "traceId", 16), _id(item, "spanId", 8)
         check_ids(trace_id, span_id)
-        flags, self._kind = item.get("flags"), _enum(item, "kind")
+        flags, self._kind = item.get("flags"), _kind(item)
         return make_ids(trace_id, span_id, _id(item, "parentSpanId", 8), 0 if not flags else _integer(flags, "flags"), KINDS[self._kind])
 
     def read(self) -> ReadableSpan:
@@ -351,7 +351,7 @@ class _Span(_Item):
             kind=KINDS[self._kind],
             attributes=_attributes(item),
             events=[_event(fields_of(event, _EVENT)) for event in _objects(item, "events")] if item.get("events") else [],
-            status=make_status(_enum(status, "code"), _text(status, "message")),
+            status=make_status(_number_of(status.get("code"), _STATUSES) or 0, _text(status, "message")),
             start=_moment(item, "startTimeUnixNano"),
             end=_moment(item, "endTimeUnixNano"),
             resource=resource,
@@ -379,7 +379,7 @@ class _Record(_Item):
             self.ids(),
             time=_moment(item, "timeUnixNano"),
             observed=_moment(item, "observedTimeUnixNano"),
-            severity=_severity(item.get("severityNumber")),
+            severity=_number_of(item.get("severityNumber"), _SEVERITIES) or 0,
             severity_text=_text(item, "severityText") or None,
             body=None if item.get("body") is None else _value(item["body"]),
             attributes=_attributes(item),
@@ -500,31 +500,21 @@ def _by_name(prefix: str, names: Mapping[str, int]) -> dict[object, int]:
     return found
 
 
-_ENUMS: Final[dict[str, tuple[dict[object, int], str, int]]] = {
-    "kind": (
-        _by_name("SPAN_KIND_", {"UNSPECIFIED": 0, **{kind.name: number for number, kind in enumerate(KINDS) if number}}),
-        f"a number from 0 to {len(KINDS) - 1}, or a name such as SPAN_KIND_SERVER",
-        len(KINDS) - 1,
-    ),
-    "code": (
-        _by_name("STATUS_CODE_", {status.name: number for number, status in enumerate(STATUSES)}),
-        f"a number from 0 to {len(STATUSES) - 1}, or a name such as STATUS_CODE_ERROR",
-        len(STATUSES) - 1,
-    ),
-}
+_KINDS: Final = _by_name("SPAN_KIND_", {"UNSPECIFIED": 0, **{kind.name: number for number, kind in enumerate(KINDS) if number}})
+# No event depends on a status or a severity, so one that is not known must not cost the item.
+_STATUSES: Final = _by_name("STATUS_CODE_", {status.name: number for number, status in enumerate(STATUSES)})
 _SEVERITIES: Final = _by_name("SEVERITY_NUMBER_", {severity.name: number for number, severity in SEVERITIES.items()})
 
 
-def _enum(item: Mapping[str, Any], name: str) -> int:
-    value = item.get(name)
-    numbers, rule, most = _ENUMS[name]
-    if type(value) is int and 0 <= value <= most:
+def _kind(item: Mapping[str, Any]) -> int:
+    value = item.get("kind")
+    if type(value) is int and 0 <= value < len(KINDS):
         return value
     if value is None or value == "":
         return 0
-    number = _number_of(value, numbers)
+    number = _number_of(value, _KINDS)
     if number is None:
-        raise WrongError(f"{name} must be {rule}, not {_shown(value)}")
+        raise WrongError(f"kind must be a number from 0 to {len(KINDS) - 1}, or a name such as SPAN_KIND_SERVER, not {_shown(value)}")
     return number
 
 
@@ -533,11 +523,6 @@ def _number_of(value: object, numbers: Mapping[object, int]) -> int | None:
     if isinstance(value, str):
         return numbers.get(value) if value in numbers else numbers.get(value.rpartition(".")[2].strip().upper())
     return numbers.get(value) if type(value) is int or (isinstance(value, float) and value.is_integer()) else None
-
-
-def _severity(value: object) -> int:
-    """Give a severity, 0 where it is not known: no event depends on it, so it must not cost the record."""
-    return _number_of(value, _SEVERITIES) or 0
 
 
 def _attributes(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def size(application: Application, server: str) -> int:
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize(("application", "server", "glue"), RUNS)
 def test_every_event_belongs_to_its_own_visitor(application: Application, server: str, glue: bool, tmp_path: Path) -> None:
     """Each event has its visitor's user and device, or is refused and counted where nothing can be known; the documentation says which."""
@@ -48,6 +49,7 @@ def test_many_visitors_at_once(application: Application, server: str, glue: bool
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize(
     ("broken", "title", "server", "fault"),
     [

@@ -67,6 +67,27 @@ def test_severities_by_name() -> None:
         assert convert(json.dumps(document).encode()).users == [("coupon.used", USER)], severity
 
 
+def test_statuses_by_name() -> None:
+    """Nor on a status: codes by name, in the words of other versions, as text (opentelemetry-specification#786, grafana#43060)."""
+    for code in (2, "2", "STATUS_CODE_ERROR", "Error", "StatusCode.ERROR", "STATUS_CODE_UNKNOWN_ERROR", 13, "", None, []):
+        document = spans(span(1, **REQUEST) | {"status": {"code": code, "message": "x"}})
+        assert convert(json.dumps(document).encode()).users == REQUESTED, code
+
+
+def test_kinds_by_name() -> None:
+    """A kind decides what an item is: every spelling is read, an unknown one is a problem of that span."""
+    for kind in (2, "2", 2.0, "SPAN_KIND_SERVER", "SERVER", "server", "SpanKind.SERVER"):
+        assert convert(json.dumps(spans(span(1, **REQUEST) | {"kind": kind})).encode()).users == REQUESTED, kind
+    made = convert(json.dumps(spans(span(1, **REQUEST) | {"kind": "SPAN_KIND_MAIN"})).encode())
+    assert "span 1: kind must be a number from 0 to 5, or a name such as SPAN_KIND_SERVER, not 'SPAN_KIND_MAIN'" in made.told
+
+
+def test_a_parent_id_of_zeros_is_none() -> None:
+    """As text of any length (robotframework-trace-report writes 0)."""
+    for parent in ("0", "0" * 16, "", None, "AAAAAAAAAAA="):
+        assert convert(json.dumps(spans(span(1, **REQUEST) | {"parentSpanId": parent})).encode()).users == REQUESTED, parent
+
+
 def test_an_input_of_nothing_says_so(tmp_path: Path) -> None:
     """Nothing is silently nothing: an empty file, empty requests, metrics."""
     assert "the input is empty" in convert(write(tmp_path / "a", b"")).told
@@ -141,6 +162,8 @@ LOOKS: dict[str, tuple[bytes, str]] = {
     "a container's log": (b'{"log":"x\\n","stream":"stdout","time":"2024"}', "a container's log"),
     "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:a\n", "Git LFS"),
     "something else": (b'{"a": 1, "b": 2}', "neither OTLP nor an event"),
+    "nesting without end": (b"[" * 100_000 + b"]" * 100_000, "is nested too deeply"),
+    "protobuf's text form": (b"resource_spans {\n  resource {\n  }\n}\n", "protobuf in its text form"),
     "a word": (b"hello", "is not JSON"),
     "a text": (b'"hello"', "but neither OTLP nor an event: a text"),
 }
