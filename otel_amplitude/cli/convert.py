@@ -26,7 +26,7 @@ HELP: Final = "Make Amplitude events of OTLP files, event lines or a spool: to a
 EXAMPLES: Final = (
     "otel-amplitude convert traces.jsonl > events.jsonl",
     "otel-amplitude convert 'traces-*.json.gz' logs.json --output events.jsonl",
-    "zstdcat traces.zst | otel-amplitude convert - > events.jsonl",
+    "kubectl logs deployment/shop | otel-amplitude convert - > events.jsonl   # of an exporter to standard output",
     "otel-amplitude convert traces.jsonl --output events.jsonl --state convert.state   # may be stopped and started again",
     "otel-amplitude convert traces.jsonl --send --option server_zone=EU --option rules=rules.toml",
     "otel-amplitude convert --spool /var/spool/amplitude --send",
