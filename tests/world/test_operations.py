@@ -46,7 +46,7 @@ def test_plain_properties_beside_operations_are_set_and_it_is_said_once(client: 
 
 
 def test_attributes_that_a_limit_took_are_counted_and_named_once(client: Amplitude, sent: FakeTransport, caplog: Any) -> None:
-    """open-telemetry/opentelemetry-python#1915: a span keeps 128 attributes, and the oldest go first, without a word."""
+    """A span keeps 128 attributes, and the oldest go first, without a word."""
     provider = TracerProvider(shutdown_on_exit=False, span_limits=SpanLimits(max_span_attributes=3))
     provider.add_span_processor(AmplitudeSpanProcessor(client))
     for _ in range(2):
