@@ -36,6 +36,10 @@ REASONS: dict[str, tuple[str, str]] = {
     ),
     "prefetch": ("a browser fetched the page before a person asked for it", "Nothing to do: the visit itself is a request of its own."),
     "websocket": ("the handshake of a WebSocket", "Log events in its handler, or name the handshake by a rule."),
+    "invalid_time": (
+        "the time of the event is no moment, more than ten years ago or more than a day ahead",
+        "Give time in milliseconds since 1970, as a datetime, or leave it out.",
+    ),
     "no_route": ("the route of the request is not known", "Set http.route on the span, or install the framework's instrumentation."),
     "cap": (
         "one user or device makes more automatic events than auto_events_per_minute",

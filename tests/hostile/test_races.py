@@ -270,7 +270,7 @@ def test_a_process_without_stderr_can_start_and_end(client: Any, monkeypatch: py
 def test_a_machine_that_has_just_booted_has_time_to_leave(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The monotonic clock may begin near zero: that is no deadline that has passed."""
     amplitude = client(shutdown_timeout=5.0)
-    monkeypatch.setattr("otel_amplitude._exit.time.monotonic", lambda: 2.0)
+    monkeypatch.setattr("otel_amplitude._exit.monotonic", lambda: 2.0)
     assert amplitude.leaving.remaining() == 5.0
 
 

@@ -179,11 +179,17 @@ def test_a_shared_structure_is_bounded(client: Amplitude, depth: int, step: Call
 def test_a_signal_still_ends_the_process() -> None:
     """`SystemExit` of a signal handler that runs while a value is read is the application's end, not the value's."""
 
-    class Signals:
-        def __str__(self) -> str:
+    class Signals(collections.abc.Mapping[str, str]):
+        def __getitem__(self, key: str) -> str:
             os.kill(os.getpid(), signal.SIGUSR1)
             time.sleep(0)
             return "text"
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(["key"])
+
+        def __len__(self) -> int:
+            return 1
 
     def leave(*_: object) -> None:
         raise SystemExit(0)
