@@ -147,7 +147,7 @@ def test_the_next_command_works_where_this_one_was_typed(
     if where == "under nox":
         assert words[:4] == ["nox", "-s", "demo", "--"]
     else:
-        assert shutil.which(words[0]) == str(mine)
+        assert Path(shutil.which(words[0]) or "").absolute() == mine  # below this folder it is a relative path
         assert words[1] == "demo"
     assert "--keep" in words
     assert ("--rules" in words) == bool(rules)
