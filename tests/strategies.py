@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import json
 import types
 import uuid
 from typing import Any, NamedTuple
@@ -209,3 +210,13 @@ odd_events = st.builds(
     st.dictionaries(st.sampled_from(sorted(KEYS - {"event_type", "user_id"})), values, max_size=4),
     st.dictionaries(keys, values, max_size=2),
 )
+
+header_names = st.from_regex(r"[a-z](-?[a-z0-9]){1,12}", fullmatch=True)
+header_texts = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=30).filter(lambda text: text[0] != "[")
+
+
+def captured_headers(name: str, text: str) -> st.SearchStrategy[dict[str, object]]:
+    """The attribute in which some language's instrumentation captures a header: with dashes or underscores, as a text or a list."""
+    spelling = st.sampled_from([name, name.replace("-", "_")])
+    value = st.sampled_from([text, [text], (text,), json.dumps([text])])
+    return st.builds(lambda spelt, held: {f"http.request.header.{spelt}": held}, spelling, value)
