@@ -131,7 +131,7 @@ def objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.integers(-9, 9).map(np.int64),
         st.floats(width=32).map(np.float32),
         st.lists(st.floats(), max_size=3).map(np.array),
-        st.sampled_from([np.datetime64("NaT"), np.timedelta64(1, "s"), np.bool_(True), iter(()), len, types]),
+        st.sampled_from([np.datetime64("NaT", "s"), np.timedelta64(1, "s"), np.bool_(True), iter(()), len, types]),
     )
 
 
