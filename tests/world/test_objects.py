@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import enum
 import sqlite3
@@ -89,7 +90,7 @@ class Tags(pydantic.RootModel[list[str]]):
 
 
 def database_row() -> sqlite3.Row:
-    with sqlite3.connect(":memory:") as connection:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         connection.row_factory = sqlite3.Row
         return connection.execute(f"SELECT 'pro' AS plan, '{EMAIL}' AS email").fetchone()
 
