@@ -306,6 +306,7 @@ def test_an_event_waits_for_company_and_no_longer(make: Any, transport: Signalli
     assert transport.requests == []
     client.log_event(EVENT)
     transport.wait()
+    assert client.flush(PATIENCE)  # the answer was read too: what is due next is the next event
     client.log_event(EVENT)
     assert clock.due() == 30
     clock.advance(30)

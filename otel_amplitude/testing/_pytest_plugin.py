@@ -16,8 +16,9 @@ def amplitude_events(monkeypatch: pytest.MonkeyPatch) -> Iterator[AmplitudeEvent
     """Give the events that the code under test produced; nothing leaves the process.
 
     Clients made during the test (`init`, `configure`, an exporter) deliver into the fixture, unless they are given a
-    transport of their own. Each test is like a new process for `set_user`. Code that makes none, and only ends spans of the global providers, emits log records or calls
-    `get_instance()`, finds a client that the fixture has made.
+    transport of their own. Each test is like a new process for `set_user`. Code that makes no client, and only ends spans
+    of the global providers, emits log records or calls `get_instance()`, finds a client that the fixture has made. The
+    events of one client arrive in the order in which they were made.
     """
     from otel_amplitude.identity._scope import process  # noqa: PLC0415 -- see the module
     from otel_amplitude.instances import forget_instances  # noqa: PLC0415 -- see the module
@@ -29,6 +30,7 @@ def amplitude_events(monkeypatch: pytest.MonkeyPatch) -> Iterator[AmplitudeEvent
     monkeypatch.setenv("OTEL_EXPORTER_AMPLITUDE_API_KEY", KEY)
     monkeypatch.setenv("OTEL_EXPORTER_AMPLITUDE_TRANSPORT", "otel_amplitude.testing:captured")
     monkeypatch.setenv("OTEL_EXPORTER_AMPLITUDE_UPLOAD_INTERVAL", "0")
+    monkeypatch.setenv("OTEL_EXPORTER_AMPLITUDE_MAX_IN_FLIGHT", "1")  # the order of arrival is the order in which the code made them
     configure()
     yield AmplitudeEvents(captured)
     forget_instances()
