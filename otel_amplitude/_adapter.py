@@ -346,7 +346,7 @@ class Adapter(HTTPAdapter):
             self._attempts.add(attempt)
             attempt.ended = self._closed
         try:
-            # `auth` is given, though it does nothing, so that nobody looks for credentials elsewhere.
+            # `auth` is given, though it does nothing, so that requests does not look for credentials elsewhere.
             prepared = requests.Request("POST", url, {**headers, "Accept-Encoding": "identity"}, data=body, auth=_no_credentials).prepare()
             answer = self.send(prepared, stream=True, timeout=attempt.remaining(), proxies=self._proxies(url))
             found = {name.lower(): value for name, value in answer.headers.items()}

@@ -49,7 +49,7 @@ class Fixes:
     """Counts the fixes of one client. Any thread, and a signal handler in the middle of a count, may note one."""
 
     def __init__(self, log: Log | None = None) -> None:
-        """Make a counter that tells `log` of each kind once."""
+        """Make a counter that writes each kind to `log` once."""
         self._log = log
         self._start_empty()
         _all.add(self)

@@ -50,7 +50,7 @@ def init(api_key: str = "", **options: Any) -> Amplitude:
 def register(client: Amplitude) -> Amplitude:
     """Let `get_instance` find a client under its name; the one that had the name before is shut down.
 
-    Variables that no option has are told once in a process: a region misspelt is data in the wrong country.
+    Variables that belong to no option are logged once in a process: a misspelt region sends data to the wrong country.
     """
     with _instances_lock:
         before = _instances.get(client.config.name)

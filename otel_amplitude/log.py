@@ -30,7 +30,7 @@ _MAX_READ: Final = 4_000
 _LEAST_SECRET: Final = 8  # a header's value may be "1", which hidden in every line would hide the line
 _MOST_CAUSES: Final = 64
 
-# A library is silent until its user wants to hear it (https://docs.python.org/3/howto/logging.html#configuring-logging-for-a-library);
+# A library writes nothing until its user configures logging (https://docs.python.org/3/howto/logging.html#configuring-logging-for-a-library);
 # warnings still reach stderr when the application configured nothing, hence no NullHandler here.
 
 
@@ -110,7 +110,7 @@ def _to_stderr(number: int, line: str) -> None:
 
 
 class Voice:
-    """The standard logger `otel_amplitude`, with stderr for lines that nobody would hear.
+    """The standard logger `otel_amplitude`, with stderr for lines that no handler would write.
 
     Who listens is asked for each line: an application may configure its logging later than it makes a client.
     """
@@ -153,7 +153,7 @@ class Voice:
 class Log:
     """Writes named log events with facts as keywords, at the level of one client's options.
 
-    Any thread may call it; it never raises and has no lock of its own. Nobody may call it under a lock of ours.
+    Any thread may call it; it never raises and has no lock of its own. Never call it under a lock of ours.
 
     Attributes:
         zero_code: whether the options come from the environment, so that lines name environment variables.
@@ -262,13 +262,13 @@ class Log:
         self._write(method, event, facts)
 
     def _forget_after_fork(self) -> None:
-        """Start with nothing in a child: what the parent has not told yet is told by the parent."""
+        """Start with nothing in a child: the parent writes what is not written yet."""
         process = os.getpid()
         if process != self._process:
             self._process, self._told = process, {}
 
     def tell_sums(self) -> None:
-        """Write what was repeated and not told since: at the end no next line carries the sum."""
+        """Write the sums of repeated lines: at the end no next line carries them."""
         self._forget_after_fork()
         for cause, (last, repeated, method) in list(self._told.items()):
             if repeated:

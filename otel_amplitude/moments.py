@@ -5,7 +5,7 @@ by its magnitude, which leaves no doubt between 1973 and 5138:
 
     below 1e11 seconds   below 1e14 milliseconds   below 1e17 microseconds   else nanoseconds
 
-Texts are numbers, or ISO 8601 with a date and, mostly, a time and a zone. What has no zone is UTC. The caller tells the user of each unit
+Texts are numbers, or ISO 8601 with a date and, mostly, a time and a zone. What has no zone is UTC. The caller logs each unit
 that was not milliseconds, and of times without a zone, once.
 """
 
@@ -90,7 +90,7 @@ def is_no_session(value: object) -> bool:
 def read_session(value: object, note: Note) -> int | None:
     """Read what the application gives as a session id: -1, or a moment between 2000 and 2100; None for anything else.
 
-    `note` is told of a moment that was not given in milliseconds.
+    `note` is called for a moment that was not given in milliseconds.
     """
     if type(value) is int and EARLIEST_MS <= value <= LATEST_MS:
         return value

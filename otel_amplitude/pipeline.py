@@ -11,7 +11,7 @@ _depth: ContextVar[int] = ContextVar("otel_amplitude_depth", default=0)
 
 
 def inside() -> bool:
-    """Whether this thread is delivering, converting or telling observers right now."""
+    """Whether this thread is delivering, converting or calling observers right now."""
     return _depth.get() > 0
 
 

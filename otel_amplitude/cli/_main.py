@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OtelAmplitudeError as error:
         print(f"otel-amplitude {chosen.command}: {error}", file=sys.stderr)
         return 3
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered is flushed at exit, to nowhere
         return 0
     except OSError as error:

@@ -46,7 +46,7 @@ def cart() -> Any:
 
 @app.get("/poll")
 def poll() -> Any:
-    """What a page asks every few seconds; nobody wants to count it."""
+    """A page polls this every few seconds; it must not become an event."""
     return jsonify(news=[])
 
 

@@ -19,7 +19,7 @@ tracer = trace.get_tracer("shop")
 
 @app.before_request
 def who() -> None:
-    """The one line that tells who acts: the shop's own log-in."""
+    """The one line that sets the acting user: the shop's own log-in."""
     if "customer" in session:
         set_user(session["customer"])
 

@@ -91,7 +91,7 @@ def _fold(cell: str, width: int) -> list[str]:
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """How far a long work has come: a bar with rich in a terminal, a line every two seconds without; silent where nobody looks."""
+    """How far a long work has come: a bar with rich in a terminal, a line every two seconds without; silent where the output is no terminal."""
 
     def __init__(self, what: str, total: int | None, stream: IO[str] | None = None) -> None:
         """Begin.

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the words of this command."""
     parser.add_argument("--api-key", metavar="KEY", help="the project; only its first ten characters are used (default: the environment's)")
     parser.add_argument("--device-id", metavar="ID", help="the browser's id (default: a new one)")
-    parser.add_argument("--user-id", metavar="ID", help="who is logged in (default: nobody)")
+    parser.add_argument("--user-id", metavar="ID", help="the logged-in user (default: none)")
     parser.add_argument("--session-id", metavar="MS", help="milliseconds since 1970 (default: a session that starts now)")
     parser.add_argument("--opt-out", action="store_true", help="the visitor asked to be left alone")
     form = parser.add_mutually_exclusive_group()

@@ -158,12 +158,12 @@ def _trade(sandbox: Sandbox, scene: _Scene, output: int) -> Counter[str]:
     """
     environment = _environment(sandbox, scene)
     with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))  # and the shop listens: nobody else gets the port meanwhile
+        place.bind(("127.0.0.1", 0))  # and the shop listens: no other process can take the port meanwhile
         address = f"http://127.0.0.1:{place.getsockname()[1]}"
         shop = subprocess.Popen(  # noqa: S603 -- our own shop
             [
                 *(shutil.which("opentelemetry-instrument", path=environment["PATH"]) or "opentelemetry-instrument", "gunicorn"),
-                # A worker that is told to end while it boots does not hear it, and has served nobody: gunicorn kills it after the grace.
+                # A worker that gets SIGTERM while it boots ignores it and has served no request: gunicorn kills it after the grace period.
                 *("--workers", "2", "--graceful-timeout", "6", "--bind", f"fd://{place.fileno()}", "--log-level", "warning", scene.app),
             ],
             env=environment,
@@ -220,7 +220,7 @@ def _wait_for(address: str, shop: subprocess.Popen[bytes]) -> None:
 
 @dataclass
 class _Visitor:
-    """Somebody with a browser: keeps the shop's cookies, and may bring one of Amplitude's."""
+    """A visitor with a browser: keeps the shop's cookies, and may bring one of Amplitude's."""
 
     address: str
     closing: float
@@ -250,7 +250,7 @@ class _Visitor:
 
 
 def _browser_cookie(number: int, user_id: str | None = None) -> str:
-    """Give what Amplitude's browser SDK would have stored: device and session, and the user where the page told it."""
+    """Give what Amplitude's browser SDK would have stored: device and session, and the user where the page set one."""
     return make_cookie(_KEY, f"browser-{number}-device", user_id, session_id=int(time.time() * 1000) - 60_000)
 
 
@@ -262,11 +262,11 @@ def _visit_annotated(address: str) -> Counter[str]:
         expected += _shopping(_Visitor(address, closing, _browser_cookie(number)), log_in=f"customer-{number}" if number % 2 else None)
     for number in range(3):
         expected += _shopping(_Visitor(address, closing), log_in=f"returning-{number}")
-    nobody, bot = _Visitor(address, closing), _Visitor(address, closing, make_cookie(_KEY, "bot-device-id"), agent=_BOT)
-    for visitor in (nobody, bot):  # neither is a known user, so neither becomes an event
+    unknown, bot = _Visitor(address, closing), _Visitor(address, closing, make_cookie(_KEY, "bot-device-id"), agent=_BOT)
+    for visitor in (unknown, bot):  # neither is a known user, so neither becomes an event
         visitor.go("/products")
-    nobody.go("/no/such/page")
-    nobody.go("/healthz")
+    unknown.go("/no/such/page")
+    unknown.go("/healthz")
     return expected
 
 

@@ -63,13 +63,13 @@ def leave(done: Entered | None) -> None:
         detach(done.context)
 
 
-def tell(user_id: object) -> None:
-    """Say that `user_id` acts, or, when it is None, that it is known that nobody is logged in.
+def set_request_user(user_id: object) -> None:
+    """Set the acting user of the current request; None means that the request is known to be anonymous.
 
-    That nobody is logged in by session takes nothing back: the view may know its user by a token, and have said so.
+    None does not replace a user that the view has set: a request without a session may carry a token.
     """
     scope = scope_of()
-    if scope is None or not scope.shared:  # what is said outside of a request would stay on the thread
+    if scope is None or not scope.shared:  # outside of a request a user would stay on the thread
         return
     if user_id is not None or clean_id(scope.user_id) is None:
         set_user(user_id, anonymous=user_id is None)

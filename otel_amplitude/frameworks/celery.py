@@ -1,10 +1,10 @@
-"""Lets Celery tasks know who caused them, and delivers what is pending when a worker process stops: one call.
+"""Carries the acting user from the sender of a Celery task to the task, and delivers pending events when a worker process stops: one call.
 
     from otel_amplitude.frameworks.celery import instrument
 
     instrument(client=otel_amplitude.get_instance)   # in the application that sends and in the worker
 
-Who acts travels in a private header of the task, not in baggage, which would leave the house with every outgoing request.
+The user travels in a private header of the task, not in baggage, because baggage goes out with every outgoing request.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def instrument(client: Client | None = None) -> None:
 
     Args:
         client: shut down when a worker process ends (prefork children skip `atexit`): a client or a callable that gives it.
-            None leaves that to somebody else.
+            None: the application shuts it down.
     """
     from celery import signals  # noqa: PLC0415 -- only applications that use Celery have it
 

@@ -1,4 +1,4 @@
-"""Tells who is logged in to a Django site: one line, anywhere in `MIDDLEWARE`, best the first.
+"""Sets the logged-in user of a Django site as the acting user: one line, anywhere in `MIDDLEWARE`, best the first.
 
 MIDDLEWARE = ["otel_amplitude.frameworks.django.AmplitudeMiddleware", ...]
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
-from otel_amplitude.frameworks._request import enter, leave, scope_for, tell
+from otel_amplitude.frameworks._request import enter, leave, scope_for, set_request_user
 from otel_amplitude.identity._bodies import AsyncBody, Body, Within
 from otel_amplitude.identity._propagator import connect_frameworks
 from otel_amplitude.identity._scope import RequestScope
 
 
 class ScopeMiddleware:
-    """Gives each request its scope, which also holds for a body that streams after the view. Asks for nobody.
+    """Gives each request its scope, which also holds for a body that streams after the view. Sets no user.
 
     Under WSGI, Django's signals `request_started` and `request_finished` do so for what is outside of all middleware too. Under ASGI
     nothing but a middleware can: `opentelemetry-instrument` puts this one into the site's `MIDDLEWARE`.
@@ -59,13 +59,13 @@ class ScopeMiddleware:
         return _carried(scope, response)
 
     def _learn(self, request: Any) -> None:
-        """Say in the scope who is logged in."""
+        """Set the logged-in user in the scope."""
 
 
 class AmplitudeMiddleware(ScopeMiddleware):
     """Calls `set_user` with the user's primary key after the view, when the view looked at the user or the session anyway.
 
-    Adds no query and no `Vary: Cookie`: a view that touched neither tells nothing. Works in synchronous and asynchronous stacks.
+    Adds no query and no `Vary: Cookie`: a view that touched neither sets no user. Works in synchronous and asynchronous stacks.
     It also gives the request its scope; under ASGI, what calls `set_user` before the view must stand behind it.
     Override `user_id` for another id than the primary key.
     """
@@ -78,11 +78,11 @@ class AmplitudeMiddleware(ScopeMiddleware):
         try:
             user = _loaded_user(request)
             if user is not None:
-                tell(self.user_id(user) if user.is_authenticated else None)
+                set_request_user(self.user_id(user) if user.is_authenticated else None)
             elif type(self).user_id is AmplitudeMiddleware.user_id and request.session.accessed:
                 from django.contrib.auth import SESSION_KEY  # noqa: PLC0415 -- only Django sites have it
 
-                tell(request.session.get(SESSION_KEY))
+                set_request_user(request.session.get(SESSION_KEY))
         except Exception:  # a site without sessions or with a user model of its own: nothing is known
             return
 

@@ -1,9 +1,9 @@
-"""Tells who is logged in to a Flask application: one call.
+"""Sets the logged-in user of a Flask application as the acting user: one call.
 
 from otel_amplitude.frameworks.flask import instrument
 
 instrument(app)                                  # Flask-Login's user, if the view loaded it
-instrument(app, user=lambda: g.get("user_id"))   # or any callable; None means nobody is logged in
+instrument(app, user=lambda: g.get("user_id"))   # or any callable; None: no user is logged in
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_amplitude.frameworks._request import checked_mount, tell
+from otel_amplitude.frameworks._request import checked_mount, set_request_user
 from otel_amplitude.identity._current import scope_of
 from otel_amplitude.identity._frameworks import wrap_flask_response
 from otel_amplitude.identity._propagator import connect_frameworks
@@ -34,17 +34,17 @@ def _flask_login() -> object:
 
 
 def instrument(app: Flask, user: Callable[[], object] | None = None, *, mounted_at: str = "") -> None:
-    """Call `set_user` after each view of `app` with the id of who is logged in.
+    """Call `set_user` after each view of `app` with the id of the logged-in user.
 
     `set_user` itself needs no glue in Flask: it finds Flask's current request, from the first hook to the last byte of the body.
 
     Args:
         app: the application; before or after OpenTelemetry's instrumentation, which need not be there.
-        user: gives the user's id in the request's context, or None when nobody is logged in, after the view; what it reads of the
-            session is its own choice. An exception of it is no answer. None means Flask-Login, only where the view has loaded
+        user: gives the user's id in the request's context, or None when no user is logged in, after the view; it decides
+            what it reads of the session. After an exception the user is unknown. None means Flask-Login, only where the view has loaded
             the user: no query and no `Vary: Cookie` is added.
-        mounted_at: where the application is mounted in another one, as a template (`/admin`): Werkzeug's `DispatcherMiddleware` tells
-            nothing of it, so the routes of the application's events would lack it.
+        mounted_at: where the application is mounted in another one, as a template (`/admin`): Werkzeug's `DispatcherMiddleware` does
+            not pass it on, so the routes of the application's events would lack it.
 
     Raises:
         ConfigurationError: `mounted_at` is no template that begins with a slash.
@@ -61,8 +61,8 @@ def instrument(app: Flask, user: Callable[[], object] | None = None, *, mounted_
             scope.mounted_at = prefix
         try:
             found = ask()
-        except Exception:  # who it was is not worth a failed response
+        except Exception:  # an unknown user must not fail the response
             return response
         if found is not _UNKNOWN:
-            tell(found)
+            set_request_user(found)
         return response

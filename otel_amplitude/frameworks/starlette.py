@@ -1,9 +1,9 @@
-"""Tells who is logged in to a Starlette or FastAPI application: one line.
+"""Sets the logged-in user of a Starlette or FastAPI application as the acting user: one line.
 
     app.add_middleware(AmplitudeMiddleware)                                                   # the user of AuthenticationMiddleware
     app.add_middleware(AmplitudeMiddleware, user=lambda scope: scope["state"].get("user_id")) # or any callable
 
-A dependency or handler may as well call `set_user` itself; then nothing of this is needed.
+A dependency or handler that calls `set_user` itself does not need it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from otel_amplitude.frameworks._request import checked_mount, enter, leave, scope_for, tell
+from otel_amplitude.frameworks._request import checked_mount, enter, leave, scope_for, set_request_user
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -20,12 +20,12 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _UNKNOWN: Final = object()
-# The server span ends with the last piece of the body, so the user must be told when the answer begins.
+# The server span ends with the last piece of the body, so the user must be set when the answer begins.
 _ANSWERS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.close"})
 
 
 def authenticated_user(scope: Scope) -> object:
-    """Give the identity of the user that Starlette's AuthenticationMiddleware found, or None when nobody is logged in."""
+    """Give the identity of the user that Starlette's AuthenticationMiddleware found, or None when no user is logged in."""
     user = scope.get("user")
     if user is None:
         return _UNKNOWN
@@ -40,7 +40,7 @@ class AmplitudeMiddleware:
 
         Args:
             app: the ASGI application.
-            user: gives the user's id from the ASGI scope, or None when nobody is logged in. An exception of it is no answer.
+            user: gives the user's id from the ASGI scope, or None when no user is logged in. After an exception the user is unknown.
             mounted_at: where the application is mounted in another one, as a template (`/t/{tenant}`); only where nothing else knows it.
 
         Raises:
@@ -73,7 +73,7 @@ class AmplitudeMiddleware:
     def _learn(self, scope: Scope) -> None:
         try:
             found = self._user(scope)
-        except Exception:  # who it was is not worth a failed response
+        except Exception:  # an unknown user must not fail the response
             return
         if found is not _UNKNOWN:
-            tell(found)
+            set_request_user(found)

@@ -2,7 +2,7 @@
 
     app = AmplitudeMiddleware(app)   # Falcon, Bottle, Pyramid, …: the outermost, around OpenTelemetry's middleware too
 
-Flask and Django need it not: they tell by themselves which request is current. Who acts is said by `set_user`, anywhere in the request.
+Flask and Django do not need it: both know their current request. `set_user` sets the acting user, anywhere in the request.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ App = Callable[[Environ, StartResponse], Iterable[Any]]
 class AmplitudeMiddleware:
     """WSGI middleware that runs the application, each step of its body, and `close()`, in the scope of the request.
 
-    Between two steps the server's thread has no scope, so nothing that is said in one request is known in the next.
+    Between two steps the server's thread has no scope, so a user that one request sets is not seen by the next.
     """
 
     def __init__(self, app: App) -> None:

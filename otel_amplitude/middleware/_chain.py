@@ -36,9 +36,9 @@ class Payload:
         self.event = event
         self.extra = {} if extra is None else extra
         self.source = source
-        # What the event was when it was made, for the end of the chain to see what became of it.
+        # The event as it was made, to compare with what the chain returns.
         self._made = _made
-        # Told of what a middleware of ours leaves out since it has no form in JSON.
+        # Called for each value that a middleware of ours removes because it has no form in JSON.
         self._note = _note
 
     def __repr__(self) -> str:
@@ -70,7 +70,7 @@ class Chain(Generic[T]):
         Args:
             middlewares: as `Config` checked them; the first gets the payload first.
             finish: gets the payload that came through, on the caller's thread; its answer is the chain's.
-            refuse: is told (`"middleware"`, name of the middleware, its exception or None when it did not call `next`), and answers.
+            refuse: called with (`"middleware"`, name of the middleware, its exception or None when it did not call `next`), and returns the result.
         """
         self._finish = finish
         self._refuse = refuse

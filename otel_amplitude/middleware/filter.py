@@ -1,4 +1,4 @@
-"""Lets events through that a predicate wants."""
+"""Drops events that a predicate does not accept."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ class Filter:
         self._predicate = predicate
 
     def __call__(self, payload: Payload, next: Next) -> None:
-        """Pass the event on if the predicate wants it."""
+        """Pass the event on if the predicate accepts it."""
         if self._predicate(payload.event):
             next(payload)

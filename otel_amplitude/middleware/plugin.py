@@ -10,7 +10,7 @@ from otel_amplitude.errors import ConfigurationError, MiddlewareError
 from otel_amplitude.events import GROUP_IDENTIFY, IDENTIFY, REVENUE, Event
 from otel_amplitude.middleware._chain import Next, Payload
 
-# amplitude-analytics 1.3.0, amplitude/event.py: which class its `execute` tells by, and the attributes that are objects there.
+# amplitude-analytics 1.3.0, amplitude/event.py: the class by event type, and the attributes that are objects there.
 _CLASSES: Final = {IDENTIFY: "IdentifyEvent", GROUP_IDENTIFY: "GroupIdentifyEvent", REVENUE: "RevenueEvent"}
 _OBJECTS: Final = {"plan": ("Plan", "get_plan_body"), "ingestion_metadata": ("IngestionMetadata", "get_body")}
 

@@ -29,8 +29,8 @@ class Redact:
         keys: names, compared without case.
         patterns: regular expressions, searched in the first 2,048 characters of each text. Of a text that is longer only what comes from
             the first 1,024 is sent, so a match of up to 1,024 characters never passes in part.
-        hash_with: a secret; with it values become HMAC-SHA-256 (64 hex digits), so that equal values stay equal while nobody
-            without the secret can find out which. Never logged.
+        hash_with: a secret; with it values become HMAC-SHA-256 (64 hex digits), so that equal values stay equal and
+            cannot be recovered without the secret. Never logged.
 
     Raises:
         ConfigurationError: neither keys nor patterns, a pattern that can not be compiled, an empty secret.

@@ -11,7 +11,7 @@ from otel_amplitude.middleware._chain import Next, Payload
 class SampleByUser:
     """Keep all events of a share of the users and none of the others; the same users in every process and release.
 
-    The user id decides, else the device id. An event of nobody passes, so that it is counted as `no_identity`.
+    The user id decides, else the device id. An event without an id passes, so that it is counted as `no_identity`.
 
     Args:
         rate: the share, 0 to 1. A user kept at one rate is kept at every higher one.

@@ -22,7 +22,7 @@ _followers: weakref.WeakSet[Amplitude] = weakref.WeakSet()
 def follow_rules(client: Amplitude) -> None:
     """Read the client's rules file again when it is asked for; without such a file do nothing. Main thread only, for signals.
 
-    SIGHUP is taken only where nobody else handles it, and not in a terminal, whose closing it announces: there it still ends the process.
+    SIGHUP is taken only where the application does not handle it, and not in a terminal, whose closing it announces: there it still ends the process.
     """
     if not client.config.rules:
         return

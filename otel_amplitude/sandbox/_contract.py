@@ -574,7 +574,7 @@ def read_upload(endpoint: Endpoint, body: bytes, now_ms: int, knows: Callable[[s
         endpoint: the path it came to.
         body: the body after any decompression.
         now_ms: the server's clock, milliseconds since the epoch.
-        knows: tells whether an API key is valid.
+        knows: returns whether an API key is valid.
     """
     if not body.strip():
         return Reading(400, refusal(400, "Missing request body", missing_field=None), reason="missing body")

@@ -30,7 +30,7 @@ KINDS: dict[str, Kind] = {
     "trickle": Kind("The usual answer, one byte at a time, this many seconds apart", {"seconds": 0.25}, stored=True),
     "throttle_device": Kind("429 that names this device; its neighbours in the request suffer too", {"device": ""}),
     "throttle_user": Kind("429 that names this user; neighbours in the request suffer too", {"user": ""}),
-    "throttle_project": Kind("429 that names nobody: the project's own limit"),
+    "throttle_project": Kind("429 without ids: the project's own limit"),
     "too_large": Kind("413 for bodies above this many bytes (unpacked)", {"bytes": 10_000}),
     "too_many": Kind("413 for requests of more than this many events", {"events": 10}),
     "invalid_key": Kind("400 for any key, which the answer echoes, as the real one does"),

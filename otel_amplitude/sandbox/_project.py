@@ -51,7 +51,7 @@ class Decision:
 
 
 class Project:
-    """Everything the sandbox knows, behind one lock; `changed` is told about every change.
+    """All state of the sandbox, behind one lock; `changed` is called after every change.
 
     Args:
         api_keys: the keys it knows; None is any non-empty key.

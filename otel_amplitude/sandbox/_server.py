@@ -108,7 +108,7 @@ class _Server(ThreadingHTTPServer):
                 self._all_closed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 -- the signature of the base class
-        """Stay silent about clients that hang up; anything else is told as a warning."""
+        """Ignore clients that disconnect; log any other exception as a warning."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             warnings.warn(f"the sandbox failed on a request: {error!r}", RuntimeWarning, stacklevel=2)
@@ -231,7 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._check_host()
             work(path, _query(query))
         except _RefusedError as refused:
-            # The body may not have been read: a second request on this connection could not be told from its rest.
+            # The body may not have been read: a second request on this connection could not be separated from its rest.
             self.close_connection = True
             self._write_json(refused.status, refusal(refused.status, str(refused)))
             self._linger()

@@ -221,7 +221,7 @@ class Store:
         return int(row[0])
 
     def timeline(self, user: str) -> list[Json]:
-        """Give the events of a user, and of that user's devices while nobody was signed in, in the order of their time."""
+        """Give the events of a user, and of that user's devices while no user was signed in, in the order of their time."""
         rows = self._db.execute(
             f"SELECT {_COLUMNS} FROM events WHERE verdict = 'accepted' AND (user = :user OR device = :user OR (user IS NULL AND device IN "  # noqa: S608 -- constants
             "(SELECT DISTINCT device FROM events WHERE user = :user AND verdict = 'accepted'))) ORDER BY seq DESC LIMIT 1000",

@@ -1,4 +1,4 @@
-"""What delivery tells, as log events with names one can count."""
+"""Writes the reports of delivery as log events whose names can be counted."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class LogObserver(Observer):
         self._log = log
         self._spool_dir = spool_dir
         self._fault: Receipt | None = None
-        self._acknowledged = 0  # the process that told its first acknowledgement
+        self._acknowledged = 0  # the process whose first acknowledgement was logged
 
     def started(self) -> None:
         """Delivery works in this process."""
@@ -63,7 +63,7 @@ class LogObserver(Observer):
                 self._log.debug("batch.acknowledged", **facts, bytes=sum(len(parcel.body) for parcel in batch))
             return
         if receipt.server_fault:
-            self._fault = receipt  # what `paused`, told next, is about
+            self._fault = receipt  # the cause for `paused`, which is called next
         for reason, count in _rejected(batch, receipt).items():
             self._log.warning("batch.rejected", reason=reason, rejected=count, **facts, **_said(receipt))
         if receipt.split is not Split.NO and len(batch) > 1:

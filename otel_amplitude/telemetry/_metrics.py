@@ -87,7 +87,7 @@ _instruments: weakref.WeakKeyDictionary[object, _Instruments] = weakref.WeakKeyD
 
 
 class MetricsObserver(Observer):
-    """Gives the books of one client to whoever reads metrics, and the duration of each request.
+    """Gives the books of one client, and the duration of each request, to metric readers.
 
     Counts are read from `stats()` when a reader asks, on its thread: nothing is added to the way of an event, and metrics
     and books can not differ. Every event counts as a span, whether it came from a span, a log record or `log_event`.

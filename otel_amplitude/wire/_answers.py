@@ -19,7 +19,7 @@ from otel_amplitude.limits import BATCH_THROTTLE_PAUSE, PROJECT_PAUSE, THROTTLE_
 from otel_amplitude.transport import Response
 from otel_amplitude.wire._too_large import TooLarge
 
-# An operator has to mend it, so nobody is in a hurry: one request a minute finds out whether it was mended.
+# An operator has to mend it: one request a minute is enough to find out whether it was mended.
 PROBE_PAUSE: Final = 60.0
 # A server that asks for more than five minutes is asked again after five.
 MAX_RETRY_AFTER: Final = 300.0
@@ -147,7 +147,7 @@ def _named_in_400(answer: _Answer) -> dict[int, Outcome]:
 
 
 def _throttled(answer: _Answer) -> Receipt:
-    """429: nothing was stored. Those who are named wait or have had their day; nobody named: the whole project waits."""
+    """429: nothing was stored. Ids that the answer names are held or over their daily limit; without ids the whole project waits."""
     try:
         positions = _positions(answer, answer.body.get("throttled_events"))
     except _SenselessError:
