@@ -27,6 +27,7 @@ FLOORS = (
     {"otel"},
     {"setup", "environment_variables"},
     {"testing", "cli"},
+    {"__main__"},
 )
 # Named exceptions, each with its reason.
 SAME_FLOOR = {

@@ -90,13 +90,17 @@ class Setup:
         version = self.packages.get("opentelemetry-distro")
         return f"pip install {package}{f'=={version}' if version else ''}"
 
+    def install(self, framework: str) -> str:
+        """Give the command that installs what a framework needs: distro, instrumentation, and that of logging, in releases that fit."""
+        return f"pip install 'otel-amplitude[{framework}]'" if framework in EXTRAS else self.pip(FRAMEWORKS[framework])
+
 
 WEB_SUFFIXES: Final = (".html", ".js", ".jsx", ".ts", ".tsx", ".mjs", ".vue", ".svelte", ".jinja", ".j2")
 SIGNALS: Final = ("traces", "metrics", "logs")
 Examination = Callable[[Setup], Iterator[Finding]]
 
 # Web frameworks and workers of which OpenTelemetry has instrumentations; the first package means the framework.
-_FRAMEWORKS: Final = {
+FRAMEWORKS: Final = {
     **{
         name: f"opentelemetry-instrumentation-{name}"
         for name in ("flask", "django", "fastapi", "starlette", "tornado", "falcon", "pyramid")
@@ -104,6 +108,8 @@ _FRAMEWORKS: Final = {
     "celery": "opentelemetry-instrumentation-celery",
     "aiohttp": "opentelemetry-instrumentation-aiohttp-server",
 }
+# The extras of this package that bring what a framework needs.
+EXTRAS: Final = frozenset(FRAMEWORKS) - {"pyramid"}
 # Frameworks that bring another one along.
 _BROUGHT_BY: Final = {"starlette": "fastapi"}
 _CAPTURE: Final = "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST"
@@ -241,7 +247,7 @@ def _exporters(setup: Setup, cured: Collection[str]) -> Iterator[Finding]:
         yield Finding(
             "fault",
             "OTEL_TRACES_EXPORTER is read by opentelemetry-instrument, which is not installed",
-            "pip install opentelemetry-distro, and start the application with opentelemetry-instrument; or call otel_amplitude.configure()",
+            f"{_distro(setup)}, and start the application with otel-amplitude run; or call otel_amplitude.configure()",
         )
     for signal in SIGNALS if zero_code else ():
         variable = f"OTEL_{signal.upper()}_EXPORTER"
@@ -257,6 +263,11 @@ def _exporters(setup: Setup, cured: Collection[str]) -> Iterator[Finding]:
                     "or install that exporter",
                 )
                 break
+
+
+def _distro(setup: Setup) -> str:
+    installed = next((name for name in FRAMEWORKS if name in setup.packages), None)
+    return setup.install(installed) if installed else "pip install opentelemetry-distro"
 
 
 def propagators(setup: Setup) -> Iterator[Finding]:
@@ -406,8 +417,8 @@ def _flat(name: str) -> str:
 def frameworks(setup: Setup) -> Iterator[Finding]:
     """Each framework that is installed has its instrumentation."""
     disabled = setup.words("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS")
-    traced = [name for name, package in _FRAMEWORKS.items() if name in setup.packages and package in setup.packages]
-    for framework, instrumentation in _FRAMEWORKS.items():
+    traced = [name for name, package in FRAMEWORKS.items() if name in setup.packages and package in setup.packages]
+    for framework, instrumentation in FRAMEWORKS.items():
         if framework not in setup.packages or _BROUGHT_BY.get(framework) in setup.packages:
             continue
         if framework in traced and ({framework, instrumentation.removeprefix("opentelemetry-instrumentation-"), "*"} & set(disabled)):
@@ -422,9 +433,9 @@ def frameworks(setup: Setup) -> Iterator[Finding]:
             yield Finding(
                 "fault" if is_sure else "doubt",
                 f"{framework} is installed, but not its instrumentation: its requests make no spans, so no events",
-                setup.pip(instrumentation) + ("" if is_sure else f", if {framework} serves requests or runs tasks"),
+                setup.install(framework) + ("" if is_sure else f", if {framework} serves requests or runs tasks"),
             )
-    if not any(framework in setup.packages for framework in _FRAMEWORKS):
+    if not any(framework in setup.packages for framework in FRAMEWORKS):
         yield Finding("note", "no web framework is installed here", "run doctor in the application's environment")
 
 
@@ -432,13 +443,13 @@ def django(setup: Setup) -> Iterator[Finding]:
     """OpenTelemetry reads Django's settings before `manage.py` names them: the variable must name them."""
     if (
         "django" not in setup.packages
-        or _FRAMEWORKS["django"] not in setup.packages
+        or FRAMEWORKS["django"] not in setup.packages
         or setup.environ.get("DJANGO_SETTINGS_MODULE")
         or "django" in setup.words("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS")
     ):
         return
-    named = [found[1] for name, text in setup.program if name.endswith("manage.py") and (found := _DJANGO_SETTINGS.search(text))]
-    others = [name for name in _FRAMEWORKS if name != "django" and name in setup.packages]
+    named = [found[1] for name, text in setup.program if name.endswith("manage.py") and (found := DJANGO_SETTINGS.search(text))]
+    others = [name for name in FRAMEWORKS if name != "django" and name in setup.packages]
     yield Finding(
         "fault" if named or not others else "doubt",
         "DJANGO_SETTINGS_MODULE is not set: under opentelemetry-instrument, Django then starts with empty settings",
@@ -446,12 +457,12 @@ def django(setup: Setup) -> Iterator[Finding]:
     )
 
 
-_DJANGO_SETTINGS: Final = re.compile(r"""DJANGO_SETTINGS_MODULE["']\s*,\s*["']([\w.]+)["']""")
+DJANGO_SETTINGS: Final = re.compile(r"""DJANGO_SETTINGS_MODULE["']\s*,\s*["']([\w.]+)["']""")
 
 
 def excluded_urls(setup: Setup) -> Iterator[Finding]:
     """URLs that OpenTelemetry leaves out make no spans, so no events."""
-    names = ("OTEL_PYTHON_EXCLUDED_URLS", *(f"OTEL_PYTHON_{name.upper()}_EXCLUDED_URLS" for name in _FRAMEWORKS))
+    names = ("OTEL_PYTHON_EXCLUDED_URLS", *(f"OTEL_PYTHON_{name.upper()}_EXCLUDED_URLS" for name in FRAMEWORKS))
     for name in names:
         patterns = setup.words(name)
         if not patterns:

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from otel_amplitude._version import __version__
+from otel_amplitude.cli._options import epilog
 from otel_amplitude.errors import OtelAmplitudeError
 
-COMMANDS: Final = ("demo", "sandbox", "doctor", "rules", "catalog", "convert", "spool", "cookie")
+COMMANDS: Final = ("run", "demo", "sandbox", "doctor", "rules", "catalog", "convert", "spool", "cookie")
 
 EXIT_CODES: Final = """exit codes:
   0  done, nothing wrong
   1  done, and something is wrong: the output says what
-  2  not done: the command was called with words it does not know
+  2  not done: the command was called with words it does not know, or without the key that it needs
   3  not done: a file, an address or an option could not be used; the message says what to change
   130  ended by Ctrl-C
 """
@@ -49,11 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name,
             help=module.HELP,
             description=module.HELP,
-            epilog="examples:\n" + "".join(f"  {line}\n" for line in module.EXAMPLES),
+            epilog=epilog(module.EXAMPLES),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)
+    if not words:
+        parser.print_help()
+        return 2
     chosen = parser.parse_args(words)
     try:
         return int(chosen.run(chosen))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import Any, Final
 
 from otel_amplitude.config import Config
@@ -10,6 +11,11 @@ from otel_amplitude.errors import ConfigurationError
 
 # What only an application can give.
 _OBJECTS: Final = ("name",)
+
+
+def epilog(examples: Iterable[str], start: str = "") -> str:
+    """Give the end of a help page: the examples that begin so."""
+    return "examples:\n" + "".join(f"  {line}\n" for line in examples if line.startswith(start))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -59,15 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Examine; 1 when there is a fault."""
     given = given_options(arguments)
-    path = os.environ.get(VARIABLE, "").strip()
-    declared = read_declared(path) if path else None
-    # Where the file can not be read, that is the finding: options that it might give are not missing.
-    config, wrong = (
-        (None, []) if declared is not None and declared.problem else _config({**((declared and declared.options) or {}), **given})
-    )
-    setup = _setup(arguments, config, declared)
-    groups = {name: [finding for examine in each for finding in examine(setup)] for name, each in EXAMINATIONS}
-    groups["Amplitude"][:0] = wrong
+    setup, groups = examined(os.environ, given, arguments.source, arguments.cookie)
+    config, declared = setup.config, setup.declared
     if config is not None:
         groups["Amplitude"] += _asked(config, offline=arguments.offline, send=arguments.send)
     rows = [] if config is None else list(_rows(config, given, declared))
@@ -80,29 +73,51 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if any(finding.level == "fault" for found in groups.values() for finding in found) else 0
 
 
-def _config(given: Mapping[str, Any]) -> tuple[Config | None, list[Finding]]:
-    try:
-        return Config.load(given), []
-    except OtelAmplitudeError as error:
-        return None, [Finding("fault", str(error), "until then the exporter is disabled; run doctor again afterwards")]
+def examined(
+    environ: Mapping[str, str], given: Mapping[str, Any] | None = None, source: str | None = None, cookie: str = ""
+) -> tuple[Setup, dict[str, list[Finding]]]:
+    """Examine a set-up without asking the network; give what was read, and the findings by the name of their group.
 
+    Args:
+        environ: the environment of the application.
+        given: options that win over it.
+        source: a folder or file of the application's code.
+        cookie: what a browser sends as `Cookie`.
 
-def _setup(arguments: argparse.Namespace, config: Config | None, declared: Declared | None) -> Setup:
-    source = None
-    if arguments.source is not None:
-        source = Path(arguments.source)
-        if not source.exists():
-            raise SourceError(f"--source {arguments.source}: there is no such file or directory")
-    return Setup(
-        os.environ,
+    Raises:
+        SourceError: there is no such folder or file.
+    """
+    path = environ.get(VARIABLE, "").strip()
+    declared = read_declared(path) if path else None
+    # Where the file can not be read, that is the finding: options that it might give are not missing.
+    config, wrong = (
+        (None, [])
+        if declared is not None and declared.problem
+        else _config({**((declared and declared.options) or {}), **(given or {})}, environ)
+    )
+    where = None if source is None else Path(source)
+    if where is not None and not where.exists():
+        raise SourceError(f"--source {source}: there is no such file or directory")
+    setup = Setup(
+        environ,
         config,
         {group: frozenset(point.name for point in importlib.metadata.entry_points(group=group)) for group in _GROUPS},
         _packages(),
-        source,
-        tuple(_texts(source)) if source is not None else (),
+        where,
+        tuple(_texts(where)) if where is not None else (),
         declared,
-        arguments.cookie,
+        cookie,
     )
+    groups = {name: [finding for examine in each for finding in examine(setup)] for name, each in EXAMINATIONS}
+    groups["Amplitude"][:0] = wrong
+    return setup, groups
+
+
+def _config(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[Config | None, list[Finding]]:
+    try:
+        return Config.load(given, environ), []
+    except OtelAmplitudeError as error:
+        return None, [Finding("fault", str(error), "until then the exporter is disabled; run doctor again afterwards")]
 
 
 def _packages() -> dict[str, str]:

@@ -16,6 +16,7 @@ from opentelemetry.trace import SpanKind
 from otel_amplitude.cli._draft import draft
 from otel_amplitude.cli._inputs import HELP as INPUT_HELP
 from otel_amplitude.cli._inputs import Problems, SourceError
+from otel_amplitude.cli._options import epilog
 from otel_amplitude.cli._sample import read_files, read_trace, trace_of
 from otel_amplitude.cli._seen import Seen, add_sources, read_events, source_of
 from otel_amplitude.cli._table import counted, print_table, printable
@@ -50,13 +51,23 @@ _WHY_NOT: Final = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the words of this command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    init = actions.add_parser("init", help="write a first file from what was seen")
+
+    def add(name: str, words: str) -> argparse.ArgumentParser:
+        return actions.add_parser(
+            name,
+            help=words,
+            description=words,
+            epilog=epilog(EXAMPLES, f"otel-amplitude rules {name}"),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    init = add("init", "write a first file from what was seen")
     add_sources(init)
     init.add_argument("--output", metavar="FILE", help="write here (default: standard output); an existing file is not touched")
-    check = actions.add_parser("check", help="check a file: errors with line and cure, rules that can never be reached")
+    check = add("check", "check a file: errors with line and cure, rules that can never be reached")
     check.add_argument("file", nargs="?", default=os.environ.get(_VARIABLE), help=f"the rules file (default: {_VARIABLE})")
     check.add_argument("--json", action="store_true", help="print JSON")
-    explain = actions.add_parser("explain", help="say which rule takes a span or log record, and why not the others")
+    explain = add("explain", "say which rule takes a span or log record, and why not the others")
     explain.add_argument("file", help="the rules file")
     explain.add_argument("input", nargs="*", help=INPUT_HELP)
     explain.add_argument("--sandbox", metavar="URL", help="a running sandbox, to take a trace from")

@@ -11,7 +11,6 @@ import threading
 import warnings
 from typing import Any, Final
 
-from otel_amplitude.config import ENVIRONMENT_PREFIX
 from otel_amplitude.errors import ConfigurationError
 from otel_amplitude.sandbox import KEY, Sandbox
 
@@ -81,13 +80,12 @@ def listen(host: str, port: int, *, db: str | None = None, **options: Any) -> Sa
 
 
 def _welcome(url: str) -> str:
+    port = url.rpartition(":")[2]
+    words = "" if port == "8010" else f"--port {port} "
     return f"""sandbox: {url}   (open it in a browser: it shows the steps for each framework; Ctrl-C ends it)
 
-point a service at it:
-  export OTEL_TRACES_EXPORTER=amplitude OTEL_METRICS_EXPORTER=none OTEL_LOGS_EXPORTER=none
-  export {ENVIRONMENT_PREFIX}SERVER_URL={url}/2/httpapi
-  export {ENVIRONMENT_PREFIX}API_KEY={KEY}   # any key will do
-  opentelemetry-instrument flask --app shop run
+start a service that sends its events here, in another terminal:
+  otel-amplitude run --sandbox {words}-- flask --app shop run
 
 try it without a service:
   curl {url}/2/httpapi -H 'Content-Type: application/json' \\

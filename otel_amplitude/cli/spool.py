@@ -18,7 +18,7 @@ import orjson
 
 from otel_amplitude.cli._examine import way_out
 from otel_amplitude.cli._inputs import SourceError
-from otel_amplitude.cli._options import add_options, make_config
+from otel_amplitude.cli._options import add_options, epilog, make_config
 from otel_amplitude.cli._table import Progress, counted, print_table
 from otel_amplitude.config import ENVIRONMENT_PREFIX
 from otel_amplitude.delivery.books import Stats
@@ -31,6 +31,7 @@ from otel_amplitude.telemetry._logs import LogObserver
 HELP: Final = "List, verify, export, replay or purge the events on disk."
 EXAMPLES: Final = (
     "otel-amplitude spool ls /var/spool/amplitude",
+    "otel-amplitude spool verify /var/spool/amplitude",
     "otel-amplitude spool export /var/spool/amplitude --output events.jsonl",
     "otel-amplitude spool replay /var/spool/amplitude",
     "otel-amplitude spool purge /var/spool/amplitude --user u-12345 --yes",
@@ -50,7 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("replay", "send the events of ended processes now, and remove those that arrived"),
         ("purge", "remove events of ended processes"),
     ):
-        action = actions.add_parser(name, help=words, description=words)
+        action = actions.add_parser(
+            name,
+            help=words,
+            description=words,
+            epilog=epilog(EXAMPLES, f"otel-amplitude spool {name}"),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         action.add_argument("directory", nargs="?", default=os.environ.get(_VARIABLE), help=f"the spool (default: {_VARIABLE})")
         if name != "export":
             action.add_argument("--json", action="store_true", help="print JSON")

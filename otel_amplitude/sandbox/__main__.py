@@ -1,4 +1,4 @@
-"""`python -m otel_amplitude.sandbox`: run a sandbox until SIGTERM or SIGINT."""
+"""`python -m otel_amplitude.sandbox`: run a sandbox until SIGTERM or SIGINT, or until nobody uses it any more."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--api-key", action="append", help="accept only this key; may be given again; default is any")
     parser.add_argument("--allow-origin", action="append", default=[], help="let pages of this origin send events; may be given again")
     parser.add_argument("--no-eps-limits", action="store_true", help="never throttle a device or user that sends too fast")
+    parser.add_argument(
+        "--end-when-idle", metavar="SECONDS", type=float, help="end after so long without a connection, also that of an open page"
+    )
     options = parser.parse_args(arguments)
     done = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -46,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     try:
         print(json.dumps({"url": sandbox.url, "token": sandbox.token}), flush=True)
-        done.wait()
+        while not done.wait(None if options.end_when_idle is None else max(0.01, options.end_when_idle - sandbox.idle_seconds)):
+            if sandbox.idle_seconds >= options.end_when_idle:
+                break
     finally:
         sandbox.stop()
     return 0

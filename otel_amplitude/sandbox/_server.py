@@ -86,6 +86,7 @@ class _Server(ThreadingHTTPServer):
         self.hosts = {"127.0.0.1", "localhost", "[::1]", f"[{address[0]}]" if ":" in address[0] else address[0]} - {"0.0.0.0", "[::]"}  # noqa: S104 -- taken out
         self.streams = threading.BoundedSemaphore(MAX_STREAMS)
         self._connections: set[socket.socket] = set()
+        self._last_connected = time.monotonic()
         self._all_closed = threading.Condition()
         super().__init__(address, _Handler)
 
@@ -105,6 +106,7 @@ class _Server(ThreadingHTTPServer):
         finally:
             with self._all_closed:
                 self._connections.discard(request)
+                self._last_connected = time.monotonic()
                 self._all_closed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 -- the signature of the base class
@@ -112,6 +114,12 @@ class _Server(ThreadingHTTPServer):
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             warnings.warn(f"the sandbox failed on a request: {error!r}", RuntimeWarning, stacklevel=2)
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long ago the last connection ended; 0 while there is one."""
+        with self._all_closed:
+            return 0.0 if self._connections else time.monotonic() - self._last_connected
 
     def close_connections(self, seconds: float) -> None:
         """Hang up on everyone and wait until every thread has noticed."""
@@ -527,6 +535,11 @@ class Sandbox:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long ago the last connection ended, such as that of an open page; 0 while there is one, or when it does not run."""
+        return 0.0 if self._server is None else self._server.idle_seconds
 
     @property
     def _running(self) -> Project:

@@ -167,7 +167,7 @@ BROKEN = {
     "no cookie of Amplitude": Broken(f"there is no readable cookie AMP_{KEY[:10]}", "log in on a page", words=("--cookie", "session=7")),
     "a framework without instrumentation": Broken(
         "flask is installed, but not its instrumentation",
-        "pip install opentelemetry-instrumentation-flask==0.66b1",
+        "pip install 'otel-amplitude[flask]'",
         packages=("opentelemetry-distro", "flask"),
     ),
     "a framework that is turned off": Broken("turns off flask", "take flask out", {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "flask"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ from otel_amplitude.cli import _examine as examine
 from otel_amplitude.cli._examine import Finding, Setup, sources_of
 from otel_amplitude.config import Config
 from otel_amplitude.convert._tables import FIELDS, IDENTITY_FIELDS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 POINTS = {
     "opentelemetry_traces_exporter": frozenset({"amplitude", "console"}),
@@ -73,7 +79,8 @@ def test_wiring_that_is_wrong(change: dict[str, str], words: str, cure: str) -> 
 
 def test_zero_code_without_its_package() -> None:
     """The variable alone does nothing."""
-    assert "opentelemetry-distro" in only(examine.wiring(setup(ZERO_CODE, packages="flask")), "fault").cure
+    assert "'otel-amplitude[flask]'" in only(examine.wiring(setup(ZERO_CODE, packages="flask")), "fault").cure
+    assert "opentelemetry-distro" in only(examine.wiring(setup(ZERO_CODE, packages="requests")), "fault").cure
     disabled = {**ZERO_CODE, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "amplitude"}
     assert sorted(levels(examine.wiring(setup(disabled)))) == ["note", "ok"]
 
@@ -288,3 +295,12 @@ def test_a_propagator_of_the_application_under_zero_code() -> None:
     source = "set_global_textmap(Xray())\nset_tracer_provider(provider)\n"
     assert levels(examine.order(setup(ZERO_CODE, source=source))) == ["doubt"]
     assert levels(examine.order(setup({}, source=source))) == []
+
+
+def test_the_cures_name_extras_that_exist() -> None:
+    """Each framework with an extra has one in pyproject.toml that brings distro, its instrumentation and that of logging."""
+    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for framework in examine.EXTRAS:
+        names = {requirement.partition(">")[0] for requirement in extras[framework]}
+        assert names == {"opentelemetry-distro", examine.FRAMEWORKS[framework], "opentelemetry-instrumentation-logging"}
+    assert extras["all"] == [f"otel-amplitude[{','.join(name for name in extras if name in examine.EXTRAS)}]"]

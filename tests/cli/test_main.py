@@ -15,6 +15,7 @@ import pytest
 import otel_amplitude.cli
 from otel_amplitude.cli._main import COMMANDS, main
 
+SPOOL = ("ls", "verify", "export", "replay", "purge")
 MODULES = [name for _, name, _ in pkgutil.iter_modules(otel_amplitude.cli.__path__) if name not in ("_shop", "_plain_shop")]
 
 
@@ -48,11 +49,32 @@ def test_help_of_a_command(name: str, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_words_that_do_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
     """They end with exit code 2, and the right words are told."""
-    for words in (["dance"], [], ["catalog"], ["spool", "burn"]):
+    for words in (["dance"], ["catalog"], ["spool", "burn"]):
         with pytest.raises(SystemExit) as ended:
             main(words)
         assert ended.value.code == 2
     assert "choose from" in capsys.readouterr().err
+
+
+def test_no_words_at_all(run: Any) -> None:
+    """They get the help of all commands; nothing was done, so the exit code is 2."""
+    ended = run()
+    assert (ended.code, ended.err) == (2, "")
+    assert "exit codes:" in ended.out
+
+
+@pytest.mark.parametrize("words", ["rules init", "rules check", "rules explain", *(f"spool {name}" for name in SPOOL)])
+def test_help_of_an_action(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has an example of its own."""
+    with pytest.raises(SystemExit):
+        main([*words.split(), "--help"])
+    assert f"\nexamples:\n  otel-amplitude {words}" in capsys.readouterr().out
+
+
+def test_the_module_is_the_program() -> None:
+    """`python -m otel_amplitude` works where otel-amplitude is not on the PATH."""
+    ran = subprocess.run([sys.executable, "-m", "otel_amplitude", "--version"], capture_output=True, text=True, check=True, timeout=30)
+    assert ran.stdout.startswith("otel-amplitude ")
 
 
 @pytest.mark.parametrize(

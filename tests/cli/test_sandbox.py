@@ -49,7 +49,9 @@ def test_what_it_says(run: Any) -> None:
     ended = run("sandbox", "--port", 0)
     assert ended.code == 0
     assert "sandbox: http://127.0.0.1:" in ended.out
-    assert "OTEL_EXPORTER_AMPLITUDE_SERVER_URL=http://127.0.0.1:" in ended.out
+    port = re.search(r"127\.0\.0\.1:(\d+)", ended.out)
+    assert port
+    assert f"otel-amplitude run --sandbox --port {port[1]} -- " in ended.out
     assert "curl" in ended.out
 
 

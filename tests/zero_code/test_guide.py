@@ -49,7 +49,7 @@ TRIALS = {
     ),
     "Django": Trial(
         {
-            "manage.py": "import sys\nfrom django.core.management import execute_from_command_line\nexecute_from_command_line(sys.argv)\n",
+            "manage.py": "import os, sys\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings')\nfrom django.core.management import execute_from_command_line\nexecute_from_command_line(sys.argv)\n",
             "shop/__init__.py": "",
             "shop/urls.py": _URLS,
             "shop/settings.py": "SECRET_KEY = 'x'\nROOT_URLCONF = 'shop.urls'\nDEBUG = True\n",
@@ -89,6 +89,7 @@ def sandbox() -> Iterator[Sandbox]:
 def follow(title: str, sandbox: Sandbox, folder: Path, more: str = "") -> Program:
     """Run the commands of the page in a shell that knows nothing else."""
     steps = next(each for each in guide(sandbox.url)["frameworks"] if each["title"] == title)
+    assert steps["install"].startswith("pip install ")
     script = "\n".join((f"cd {shlex.quote(str(folder))}", *steps["environment"], f"exec {steps['start']} {more}"))
     path = os.pathsep.join((str(Path(tool("python")).parent), os.environ["PATH"]))
     return Program(["bash", "-e", "-c", script], {"PATH": path, "HOME": str(folder), "PYTHONUNBUFFERED": "1"})
@@ -131,8 +132,8 @@ def test_a_service_started_as_the_page_says(title: str, sandbox: Sandbox, tmp_pa
         )
         assert sandbox.wait_for(lambda _: sandbox.accepted == 1, 20), service.output
     (event,) = sandbox.events()
-    assert (event["event_type"], event["event_properties"]["service"]) == ("HTTP Request", "shop")
-    assert sandbox._running.counters()["processes"][0]["service"] == "shop"
+    assert (event["event_type"], event["event_properties"]["service"]) == ("HTTP Request", tmp_path.name)
+    assert sandbox._running.counters()["processes"][0]["service"] == tmp_path.name
 
 
 def test_a_worker_started_as_the_page_says(sandbox: Sandbox, tmp_path: Path) -> None:
