@@ -2,7 +2,7 @@
 
     OTEL_EXPORTER_AMPLITUDE_API_KEY=… flask --app flask_app run
 
-The same shop needs neither `configure` nor the instrumentor under `opentelemetry-instrument`; see the README.
+The same shop needs neither `configure` nor the instrumentor under `otel-amplitude run`; see docs/start/flask.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every option, declared once: type, default, rule and help; read from arguments, the environment or a YAML mapping.
 
-The fields of `Config` are the declaration. The README table, `otel-amplitude doctor`, the reader of environment variables
+The fields of `Config` are the declaration. The table of docs/reference/options.md, `otel-amplitude doctor`, the reader of environment variables
 and the reader of declarative files are all made from them. Durations are seconds, sizes are bytes.
 """
 

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import types
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from test_layers import FLOORS, HOUSE
@@ -37,37 +38,45 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
-README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
-TEXT = README.read_text(encoding="utf-8")
+README, CONTRIBUTING, DOCS = ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs"
+PAGES = [README, *sorted(DOCS.rglob("*.md"))]
+TEXT = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+REPOSITORY = "https://github.com/otel-amplitude/otel-amplitude"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 KEY = "0123456789abcdef0123456789abcdef"
 UPDATE = bool(os.environ.get("UPDATE_DOCS"))
+MIGRATING = DOCS / "migrating.md"
+START = list(DOCS.glob("start/*.md"))
 
-_FENCE = re.compile(r"^(?:<!-- (?P<mark>[^>]*?) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^(?:<!-- (?P<mark>[^>]*?) -->\n)?```(?P<language>[\w{}-]+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Block(NamedTuple):
     """A fenced block, with the comment above it, which says how it is tested."""
 
+    page: Path
     line: int
     language: str
     mark: str
     code: str
 
     def __str__(self) -> str:
-        return f"line {self.line}"
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
 
 
-def blocks(text: str = TEXT) -> Iterator[Block]:
+def blocks(path: Path) -> Iterator[Block]:
+    text = path.read_text(encoding="utf-8")
     for found in _FENCE.finditer(text):
-        yield Block(text.count("\n", 0, found.start()) + 1, found["language"], found["mark"] or "", found["code"])
+        yield Block(path, text.count("\n", 0, found.start()) + 1, found["language"], found["mark"] or "", found["code"])
 
 
-BLOCKS = list(blocks())
+BLOCKS = [block for path in PAGES for block in blocks(path)]
+# Of Sphinx, not code.
+DIRECTIVES = {"{toctree}", "{eval-rst}", "{include}"}
 
 
-def of_language(language: str, mark: str = "") -> list[Block]:
-    return [block for block in BLOCKS if block.language == language and block.mark.startswith(mark)]
+def of_language(language: str, mark: str = "", page: Path | None = None) -> list[Block]:
+    return [block for block in BLOCKS if block.language == language and block.mark.startswith(mark) and page in (None, block.page)]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -79,10 +88,17 @@ def environment(**more: str) -> dict[str, str]:
 # --- blocks ------------------------------------------------------------------------------------------------------------------
 
 
-def test_every_block_of_the_readme_is_tested_somehow() -> None:
-    """A new kind of block needs a new kind of test."""
-    assert {block.language for block in BLOCKS} <= {"python", "sh", "toml", "yaml", "text", "json"}
-    assert all(block.mark.startswith(("gives:", "file:", "pytest")) for block in of_language("python"))
+def test_the_readme_is_short() -> None:
+    """What it is, for whom, how to begin; everything else is a page of docs."""
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_every_block_is_tested_somehow() -> None:
+    """A new kind of block needs a new kind of test. Files are those of the README and of docs/start, which tests/test_start.py follows."""
+    assert {block.language for block in BLOCKS} <= {"python", "sh", "toml", "yaml", "text", "json", *DIRECTIVES}
+    for block in of_language("python"):
+        in_program = block.page == MIGRATING or (block.mark.startswith(("file:", "append:")) and block.page in (README, *START))
+        assert in_program or block.mark.startswith(("gives:", "pytest")), block
 
 
 @pytest.mark.heavy
@@ -106,8 +122,7 @@ def test_a_python_block_runs_alone_and_gives_its_events(block: Block, tmp_path: 
 @pytest.mark.heavy
 def test_the_python_of_the_guide_for_those_who_move_runs() -> None:
     """As one program, with a dry run, without a word on stderr."""
-    text = (ROOT / "examples/migrating.md").read_text(encoding="utf-8")
-    code = "".join(block.code for block in blocks(text) if block.language == "python")
+    code = "".join(block.code for block in of_language("python", page=MIGRATING))
     env = environment(OTEL_EXPORTER_AMPLITUDE_DRY_RUN="true")
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env, timeout=50)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -130,6 +145,32 @@ def test_the_pytest_block_passes(tmp_path: Path) -> None:
     assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
 
 
+@pytest.mark.heavy
+def test_the_view_of_the_readme_gives_its_events(tmp_path: Path) -> None:
+    """Both belong to the user of the session."""
+    (view,) = of_language("python", "file: views.py", README)
+    (tmp_path / "views.py").write_text(view.code, encoding="utf-8")
+    visit = (
+        "import otel_amplitude\n"
+        "otel_amplitude.configure()\n"
+        "from opentelemetry.instrumentation.flask import FlaskInstrumentor\n"
+        "FlaskInstrumentor().instrument()\n"
+        "from views import app\n"
+        "app.secret_key = 'x'\n"
+        "with app.test_client() as browser:\n"
+        "    with browser.session_transaction() as session:\n"
+        "        session['customer'] = 'u-12345'\n"
+        "    assert browser.post('/orders').text == 'paid\\n'\n"
+        "otel_amplitude.get_instance().flush()\n"
+    )
+    env = environment(OTEL_EXPORTER_AMPLITUDE_DRY_RUN=str(tmp_path / "events.jsonl"), PYTHONPATH=str(tmp_path))
+    ran = subprocess.run([sys.executable, "-c", visit], capture_output=True, text=True, check=False, env=env, timeout=50)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+    events = [line for line in lines if "event_type" in line]
+    assert {(event["event_type"], event["user_id"]) for event in events} == {("Order Placed", "u-12345"), ("Order Paid", "u-12345")}
+
+
 def cookie_of_the_readme() -> str:
     """What the command inside the README's curl prints, as a header's value."""
     words = next(words for words in commands("otel-amplitude cookie") if KEY in words)
@@ -137,54 +178,74 @@ def cookie_of_the_readme() -> str:
     return ran.stdout.strip().removeprefix("Cookie: ")
 
 
-@pytest.mark.heavy
-def test_the_zero_code_quick_start_works_as_written(tmp_path: Path) -> None:
-    """The shop, the exports and the command of the README give one event for somebody known, and none for nobody."""
-    (shop,) = of_language("python", "file: shop.py")
-    (tmp_path / "shop.py").write_text(shop.code, encoding="utf-8")
-    script = next(block.code for block in of_language("sh") if "opentelemetry-instrument " in block.code)
+def visited(script: str, ready: str, folder: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Start the README's shop by a shell script, visit it with the cookie and without, stop it; the events, and the counters of its processes."""
+    (shop,) = of_language("python", "file: shop.py", README)
+    (folder / "shop.py").write_text(shop.code, encoding="utf-8")
     port = free_port()
     with Sandbox() as sandbox:
-        for port_there, port_here in (("8010", sandbox.url.rpartition(":")[2]), ("8000", str(port))):
-            assert port_there in script
-            script = script.replace(port_there, port_here)
+        for there, here in (
+            ("--sandbox", f"--sandbox --port {sandbox.url.rpartition(':')[2]}"),
+            (":8010", sandbox.url[16:]),
+            ("8000", str(port)),
+        ):
+            script = script.replace(there, here)
         path = os.pathsep.join((str(Path(tool("gunicorn")).parent), os.environ["PATH"]))
-        script = f"cd {shlex.quote(str(tmp_path))}\n" + script.replace("opentelemetry-instrument", "exec opentelemetry-instrument")
-        with Program(["bash", "-e", "-c", script], {"PATH": path, "HOME": str(tmp_path)}) as server:
-            server.until("Booting worker")
+        script = f"cd {shlex.quote(str(folder))}\n" + re.sub(
+            r"^(opentelemetry-instrument|otel-amplitude)", r"exec \1", script, flags=re.MULTILINE
+        )
+        with Program(["bash", "-e", "-c", script], {"PATH": path, "HOME": str(folder), "PYTHONUNBUFFERED": "1"}) as server:
+            server.until(ready)
             for headers in ({"Cookie": cookie_of_the_readme()}, {}):
                 request = urllib.request.Request(f"http://127.0.0.1:{port}/products/tea", headers=headers)
                 with urllib.request.urlopen(request, timeout=10) as answer:
                     assert answer.read() == b"tea costs 12.50\n"
+            assert sandbox.wait_for(lambda _: sandbox.accepted == 1, 20), server.output
             server.stop()
-            books = server.books
-        (event,) = sandbox.events()
-        assert (event["event_type"], event["user_id"]) == ("HTTP Request", "u-12345")
-        assert {"device_id", "session_id"} <= event.keys()
-        assert {"method", "route", "status_code", "duration_ms", "service"} <= event["event_properties"].keys()
-        assert books["refused.no_identity"] == 1
+            return sandbox.events(), server.books
+
+
+@pytest.mark.heavy
+def test_the_quick_start_of_the_readme_works_as_written(tmp_path: Path) -> None:
+    """Its shop and its command give one event for a known visitor, and count one that is not."""
+    (script,) = (block.code for block in of_language("sh", page=README) if "run --sandbox" in block.code)
+    events, _ = visited(re.sub(r"^pip.*\n", "", script), "Running on", tmp_path)
+    (event,) = events
+    assert (event["event_type"], event["user_id"]) == ("HTTP Request", "u-12345")
+    assert {"device_id", "session_id"} <= event.keys()
+    assert {"method", "route", "status_code", "duration_ms", "service"} <= event["event_properties"].keys()
+
+
+@pytest.mark.heavy
+def test_the_exports_in_place_of_run_work_as_written(tmp_path: Path) -> None:
+    """What `run` sets, written down, does the same under a server with workers; the last line counts who was refused."""
+    (script,) = (block.code for block in of_language("sh") if "opentelemetry-instrument gunicorn" in block.code)
+    events, books = visited(script, "Booting worker", tmp_path)
+    assert [(event["event_type"], event["user_id"]) for event in events] == [("HTTP Request", "u-12345")]
+    assert books["refused.no_identity"] == 1
 
 
 def test_the_rules_block_is_the_file_of_the_example() -> None:
     """Without a doubt about any rule of it."""
-    (block,) = of_language("toml")
+    (block,) = of_language("toml", page=DOCS / "guide/rules.md")
     assert (ROOT / "examples/rules/rules.toml").read_text(encoding="utf-8") == block.code
     assert parse_rules(block.code).warnings == ()
 
 
 def test_the_language_of_rules_is_documented() -> None:
     """Every key, word and operator of the file, where users read."""
-    assert {*_READERS, *WORDS, *_OPERATORS, *_PICK_KEYS, *_KINDS, *REVENUE_FIELDS} <= words_in_tables("Rules")
+    assert {*_READERS, *WORDS, *_OPERATORS, *_PICK_KEYS, *_KINDS, *REVENUE_FIELDS} <= words_in_tables("guide/rules.md")
 
 
+RULES = DOCS / "guide/rules.md"
 _PRINTED = re.compile(r"<!-- prints: -->\n```sh\n(?P<shell>.*?)```\n```text\n(?P<text>.*?)```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("number", range(len(_PRINTED.findall(TEXT))))
-def test_a_command_prints_what_the_readme_shows(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", range(len(_PRINTED.findall(RULES.read_text(encoding="utf-8")))))
+def test_a_command_prints_what_the_page_shows(number: int, tmp_path: Path) -> None:
     """In the folder examples/rules, in a terminal of 110 columns."""
-    found = list(_PRINTED.finditer(README.read_text(encoding="utf-8")))[number]
+    found = list(_PRINTED.finditer(RULES.read_text(encoding="utf-8")))[number]
     shutil.copytree(ROOT / "examples/rules", tmp_path, dirs_exist_ok=True)
     path = os.pathsep.join((str(Path(tool("otel-amplitude")).parent), os.environ["PATH"]))
     for command in found["shell"].splitlines():
@@ -194,8 +255,8 @@ def test_a_command_prints_what_the_readme_shows(number: int, tmp_path: Path) -> 
         assert ran.returncode == 0, ran.stderr
     printed = "".join(f"{line.rstrip()}\n" for line in ran.stdout.strip().splitlines())
     if UPDATE:
-        text = README.read_text(encoding="utf-8")
-        README.write_text(text[: found.start("text")] + printed + text[found.end("text") :], encoding="utf-8")
+        text = RULES.read_text(encoding="utf-8")
+        RULES.write_text(text[: found.start("text")] + printed + text[found.end("text") :], encoding="utf-8")
     else:
         assert printed == found["text"]
 
@@ -211,9 +272,7 @@ def test_the_declarative_block_is_the_file_of_the_example() -> None:
 
 def commands(start: str) -> list[list[str]]:
     """Every shell command in the documents that begins so, as words; also those inside of others."""
-    shell = "".join(
-        block.code for path in (README, CONTRIBUTING) for block in blocks(path.read_text(encoding="utf-8")) if block.language == "sh"
-    )
+    shell = "".join(block.code for path in (*PAGES, CONTRIBUTING) for block in blocks(path) if block.language == "sh")
     found = re.findall(rf"(?:^|&& |\$\()({re.escape(start)}[^)#&|>\n]*)", shell, re.MULTILINE)
     return [shlex.split(part) for part in found]
 
@@ -248,7 +307,7 @@ def test_every_command_is_documented() -> None:
 def test_nox_sessions_in_the_documents_exist() -> None:
     """And every session is named in one of them."""
     sessions = set(re.findall(r"^def ([a-z]\w*)\(session: nox\.Session", (ROOT / "noxfile.py").read_text(encoding="utf-8"), re.MULTILINE))
-    named = {name for path in (README, CONTRIBUTING) for name in re.findall(r"nox -s (\w+)", path.read_text(encoding="utf-8"))}
+    named = {name for path in (*PAGES, CONTRIBUTING) for name in re.findall(r"nox -s (\w+)", path.read_text(encoding="utf-8"))}
     assert named == sessions
 
 
@@ -268,7 +327,6 @@ def test_pins_in_the_documents_are_those_the_tests_run_with() -> None:
     pinned = {requirement for group in PROJECT["dependency-groups"].values() for requirement in group}
     used = {word for words in commands("pip install") for word in words if "==" in word}
     advised = set(re.findall(r"package `([\w.=-]+)`", TEXT))
-    assert used
     assert advised
     assert used | advised <= pinned
 
@@ -307,18 +365,17 @@ def test_the_table_of_options_is_made_of_their_declaration() -> None:
         return f"`{text}`" if text else ""
 
     lines = [(code(name), code(default), code(node), help_) for name, default, _, node, help_ in rows()]
-    hold(README, "options", table(("option", "default", "in `@amplitude/node`", "meaning"), lines))
+    hold(DOCS / "reference/options.md", "options", table(("option", "default", "in `@amplitude/node`", "meaning"), lines))
 
 
-def words_in_tables(title: str) -> set[str]:
-    """Everything in code font in the section under a heading."""
-    section = re.split(rf"^#+ {re.escape(title)}$", _FENCE.sub("", TEXT), flags=re.MULTILINE)[1]
-    return set(re.findall(r"`([^`]+)`", re.split(r"^#", section, flags=re.MULTILINE)[0]))
+def words_in_tables(page: str) -> set[str]:
+    """Everything in code font on a page, but for blocks."""
+    return set(re.findall(r"`([^`]+)`", _FENCE.sub("", (DOCS / page).read_text(encoding="utf-8"))))
 
 
 def test_every_reason_of_the_books_is_documented() -> None:
     """A new one is a change of the interface."""
-    assert {*REJECTED_REASONS, *DROPPED_REASONS, *REFUSED_REASONS} <= words_in_tables("The books")
+    assert {*REJECTED_REASONS, *DROPPED_REASONS, *REFUSED_REASONS} <= words_in_tables("reference/reasons.md")
 
 
 def log_events() -> set[str]:
@@ -333,7 +390,7 @@ def log_events() -> set[str]:
 
 def test_every_log_event_is_documented() -> None:
     """And none that does not exist."""
-    documented = {word for word in words_in_tables("Log") if re.fullmatch(r"[a-z_]+\.[a-z_]+", word)}
+    documented = {word for word in words_in_tables("reference/log-events.md") if re.fullmatch(r"[a-z_]+\.[a-z_]+", word)}
     assert documented == log_events()
 
 
@@ -347,7 +404,9 @@ def test_every_middleware_and_framework_is_documented() -> None:
 def test_every_metric_is_documented() -> None:
     """And none that does not exist."""
     source = (HOUSE / "telemetry/_metrics.py").read_text(encoding="utf-8")
-    assert {word for word in words_in_tables("Metrics") if word.startswith("otel.")} == set(re.findall(r'"(otel\.sdk\.[\w.]+)"', source))
+    assert {word for word in words_in_tables("operate/monitoring.md") if word.startswith("otel.")} == set(
+        re.findall(r'"(otel\.sdk\.[\w.]+)"', source)
+    )
 
 
 # What of an entry point a user must find in the README, by group; `{}` is its name.
@@ -371,17 +430,45 @@ def test_every_entry_point_is_documented() -> None:
     assert [name for group, names in points.items() for name in names if ENTRY_POINTS[group].format(name) not in TEXT] == []
 
 
-@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *ROOT.glob("examples/*.md")], ids=lambda path: path.name)
+def anchors(path: Path) -> set[str]:
+    """The headings of a file, as links name them."""
+    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", [*PAGES, *ROOT.glob("[A-Z]*.md")], ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path: Path) -> None:
-    """Files exist, and headings."""
-    text = path.read_text(encoding="utf-8")
-    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
-    targets = re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"", text)
+    """Files exist, also those that are named by their address in the repository, and headings."""
+    targets = re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"", _FENCE.sub("", path.read_text(encoding="utf-8")))
     for target in (first or second for first, second in targets):
-        if target.startswith("#"):
-            assert target[1:] in anchors, target
-        elif not target.startswith("https://"):
-            assert (path.parent / target).exists(), target
+        local = re.sub(
+            rf"^{REPOSITORY}/blob/main/|^https://raw.githubusercontent.com/otel-amplitude/otel-amplitude/main/", f"{ROOT}/", target
+        )
+        if local.startswith("https://"):
+            continue
+        file, _, anchor = local.partition("#")
+        found = path.parent / file if file else path
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+def test_pypi_shows_the_readme() -> None:
+    """Every link and picture of it is absolute, or leads to one of its own headings."""
+    text = _FENCE.sub("", README.read_text(encoding="utf-8"))
+    assert re.findall(r"\]\((?!https://|#)[^)]*\)|(?:src|srcset)=\"(?!https://)[^\"]+\"", text) == []
+    assert set(PROJECT["project"]["urls"]) >= {"Documentation", "Source", "Changelog", "Issues"}
+    assert PROJECT["project"]["urls"]["Source"] == REPOSITORY
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """A page that no table of contents names is not found."""
+    named = {
+        (block.page.parent / f"{line.strip()}.md").resolve()
+        for block in of_language("{toctree}")
+        for line in block.code.splitlines()
+        if line.strip() and not line.startswith(":")
+    }
+    assert {path.resolve() for path in DOCS.rglob("*.md")} - named == {(DOCS / "index.md").resolve()}
 
 
 # --- the picture of the house -------------------------------------------------------------------------------------------------

@@ -209,7 +209,7 @@ def test_the_spool_keeps_what_a_kill_would_have_lost(tmp_path: Path) -> None:
         assert sandbox.accepted == 21
 
 
-# --- how a process ends (README), where `configure()` is all there is ---
+# --- how a process ends (docs/operate/process-end.md), where `configure()` is all there is ---
 
 BARE = """
 import otel_amplitude
@@ -250,7 +250,7 @@ def test_a_worker_delivers_at_its_end(name: str, tmp_path: Path) -> None:
         for _ in range(20):
             assert ask("GET", "/") == 200
         if name == "uWSGI":
-            server.until_idle()  # a worker that is told to end inside a request skips every exit hook, as the README says
+            server.until_idle()  # a worker that is told to end inside a request skips every exit hook, as docs/operate/process-end.md says
         server.stop()
         assert (len(sandbox.events()), sandbox.duplicates) == (20, 0), server.output
 

@@ -165,7 +165,11 @@ def _zone(config: Config) -> Iterator[Finding]:
 def unknown_variables(setup: Setup) -> Iterator[Finding]:
     """A variable with our prefix that is no option is a typing mistake."""
     for name, near in misspelt_variables(setup.environ).items():
-        yield Finding("fault", f"{name} is no option", f"rename it to {near}" if near else "unset it; the README has the table of options")
+        yield Finding(
+            "fault",
+            f"{name} is no option",
+            f"rename it to {near}" if near else "unset it; docs/reference/options.md has the table of options",
+        )
     for name, right in _misspelt_standard(setup).items():
         yield Finding("fault", f"{name} is no variable of OpenTelemetry, so nothing reads it", f"rename it to {right}")
 
@@ -232,7 +236,7 @@ def _declared(setup: Setup, declared: Declared) -> Iterator[Finding]:
         yield Finding(
             "fault",
             f"{CONFIG_FILE}={declared.path} does not name Amplitude",
-            "add the exporter amplitude to a processor of tracer_provider in the file; the README shows one",
+            "add the exporter amplitude to a processor of tracer_provider in the file; docs/guide/code.md shows one",
         )
     else:
         yield Finding("ok", f"{CONFIG_FILE}={declared.path} names amplitude")

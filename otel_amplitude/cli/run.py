@@ -101,13 +101,16 @@ def _set(environ: dict[str, str], words: Sequence[str]) -> list[str]:
         return [*said, f"the rest as in {environ[CONFIG_FILE]}"]
     for variable, value, meaning in (
         ("OTEL_TRACES_EXPORTER", "amplitude", ""),
-        ("OTEL_METRICS_EXPORTER", "none", "no metrics"),
-        ("OTEL_LOGS_EXPORTER", "none", "no logs"),
+        ("OTEL_METRICS_EXPORTER", "none", "metrics not exported"),
+        ("OTEL_LOGS_EXPORTER", "none", "logs not exported"),
         ("OTEL_TRACES_SAMPLER", "amplitude_parentbased_always_on", "every request recorded"),
     ):
         if not environ.get(variable):
             environ[variable] = value
             said += [meaning] if meaning else []
+    if environ["OTEL_LOGS_EXPORTER"] == "none":
+        # A handler of OpenTelemetry at the root logger exports nothing then, and Werkzeug, which sees it, would no longer print its lines.
+        environ.setdefault("OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION", "false")
     return said
 
 
@@ -142,8 +145,9 @@ def _use_sandbox(environ: dict[str, str], port: int) -> str:
         raise ConfigurationError(f"{CONFIG_FILE} decides where events go: set server_url in that file, or unset {CONFIG_FILE}")
     url = f"http://127.0.0.1:{port}"
     environ[_URL_VARIABLE] = f"{url}/2/httpapi"
-    if not (environ.get(_KEY_VARIABLE) or environ.get(API_KEY_FALLBACK)):
-        environ[_KEY_VARIABLE] = KEY
+    # Never the key of a project: a program on a local port must not get it.
+    had_key = (environ.get(_KEY_VARIABLE) or environ.pop(API_KEY_FALLBACK, None) or KEY) != KEY
+    environ[_KEY_VARIABLE] = KEY
     # A proxy of this machine can not reach loopback addresses of it.
     environ["NO_PROXY"] = environ["no_proxy"] = ",".join(filter(None, (environ.get("NO_PROXY") or environ.get("no_proxy"), "127.0.0.1")))
     try:
@@ -153,7 +157,7 @@ def _use_sandbox(environ: dict[str, str], port: int) -> str:
         said = f"started, kill {_start_sandbox(port)} ends it"
     if _has_screen(environ):
         webbrowser.open(url)
-    return f"sandbox {url} ({said})"
+    return f"sandbox {url} ({said}){' with its key in place of yours' if had_key else ''}"
 
 
 def _start_sandbox(port: int) -> int:

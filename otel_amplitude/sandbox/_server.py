@@ -549,7 +549,10 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """Where it listens, such as `http://127.0.0.1:41234`."""
+        """Where it listens.
+
+        For example `http://127.0.0.1:41234`.
+        """
         if self._server is None:
             raise RuntimeError("the sandbox is not running: enter it with `with`, or call start()")
         address, port = self._server.server_address[:2]

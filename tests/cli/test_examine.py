@@ -50,7 +50,7 @@ def only(findings: Any, level: str) -> Finding:
 
 
 def test_wiring_that_is_right() -> None:
-    """Zero code as the README says, and an application that attaches us itself, have no fault."""
+    """Zero code as the documentation says, and an application that attaches us itself, have no fault."""
     assert levels(examine.wiring(setup(ZERO_CODE))) == ["ok"]
     own = setup(packages="flask", source="import otel_amplitude\n\notel_amplitude.configure('…')\n")
     assert levels(examine.wiring(own)) == ["ok"]
@@ -190,8 +190,8 @@ def test_variables_that_are_no_options() -> None:
     )
     assert (other.cure, found.cure) in [
         ("rename it to OTEL_EXPORTER_AMPLITUDE_SERVER_ZONE", found.cure),
-        (other.cure, "unset it; the README has the table of options"),
-        ("rename it to OTEL_EXPORTER_AMPLITUDE_SERVER_ZONE", "unset it; the README has the table of options"),
+        (other.cure, "unset it; docs/reference/options.md has the table of options"),
+        ("rename it to OTEL_EXPORTER_AMPLITUDE_SERVER_ZONE", "unset it; docs/reference/options.md has the table of options"),
     ]
 
 

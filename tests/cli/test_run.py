@@ -73,6 +73,7 @@ def test_nothing_but_the_key_is_needed(
         "OTEL_TRACES_EXPORTER": "amplitude",
         "OTEL_METRICS_EXPORTER": "none",
         "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION": "false",
         "OTEL_TRACES_SAMPLER": "amplitude_parentbased_always_on",
     }
     assert Path(executed[0].words[0]).name == "opentelemetry-instrument"
@@ -80,7 +81,7 @@ def test_nothing_but_the_key_is_needed(
     assert executed[0].environ["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err == "otel-amplitude run: service bookshop, no metrics, no logs, every request recorded\n"
+    assert said.err == "otel-amplitude run: service bookshop, metrics not exported, logs not exported, every request recorded\n"
 
 
 def test_what_is_set_stays(run: Any, executed: list[Executed], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,9 +200,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("key", ["", KEY])
+@pytest.mark.parametrize("variable", ["AMPLITUDE_API_KEY", "OTEL_EXPORTER_AMPLITUDE_API_KEY"])
+@pytest.mark.parametrize("key", ["", SANDBOX_KEY, "f" * 32])
 def test_a_sandbox_that_runs_is_found(
     key: str,
+    variable: str,
     run: Any,
     executed: list[Executed],
     opened: list[str],
@@ -209,16 +212,19 @@ def test_a_sandbox_that_runs_is_found(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Its page is opened; no key is needed, one that is set stays, so that browsers' cookies are known; no proxy stands between."""
-    monkeypatch.setenv("AMPLITUDE_API_KEY", key)
+    """Its page is opened; its own key is used, never one of the environment, and that is said; no proxy stands between."""
+    monkeypatch.setenv(variable, key)
     monkeypatch.setenv("NO_PROXY", "internal.example")
     start(run, "--sandbox", "--port", sandbox.url.rpartition(":")[2], "--", "python", "shop.py")
     found = telemetry(executed)
     assert found["OTEL_EXPORTER_AMPLITUDE_SERVER_URL"] == f"{sandbox.url}/2/httpapi"
-    assert found.get("OTEL_EXPORTER_AMPLITUDE_API_KEY") == (None if key else SANDBOX_KEY)
+    assert found["OTEL_EXPORTER_AMPLITUDE_API_KEY"] == SANDBOX_KEY
+    assert "f" * 32 not in executed[0].environ.values()
     assert executed[0].environ["no_proxy"] == "internal.example,127.0.0.1"
     assert opened == [sandbox.url]
-    assert f"sandbox {sandbox.url} (found)" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"sandbox {sandbox.url} (found)" in said
+    assert ("with its key in place of yours" in said) == (key not in ("", SANDBOX_KEY))
 
 
 def test_a_text_terminal_opens_no_browser(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from otel_amplitude import Amplitude, Identify
 from otel_amplitude.config import options
 
 sdk = pytest.importorskip("amplitude", reason="pip install amplitude-analytics==1.3.0")
-PAGE: Final = (Path(__file__).parents[2] / "examples" / "migrating.md").read_text()
+PAGE: Final = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text()
 CODE: Final = " ".join(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL)))
 # types/dist/src/options.d.ts, client.d.ts and identify/dist/src/identify.d.ts of 1.10.2.
 NODE: Final = (
