@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import decimal
-import enum
 import math
 import numbers
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
@@ -36,7 +34,7 @@ from otel_amplitude.moments import (
     read_moment,
     read_session,
 )
-from otel_amplitude.values import PLAIN_TYPES, as_map, clean_properties, has_control, is_placeholder, is_sound_id
+from otel_amplitude.values import PLAIN_TYPES, as_map, clean_properties, has_control, id_text, is_placeholder, is_sound_id
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -286,16 +284,6 @@ def _shown(name: object) -> str:
     return name[:100] if type(name) is str else f"<{type(name).__name__}>"
 
 
-def _as_text(value: object) -> str | None:
-    if isinstance(value, enum.Enum):
-        value = value.value
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, uuid.UUID) or (isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= _ID_BITS):
-        return str(value)
-    return None
-
-
 def _as_integer(value: object) -> int | None:
     number = _as_number(value)
     return int(number) if number is not None and number == int(number) and abs(number) <= MAX_INTEGER else None
@@ -338,7 +326,7 @@ def _number_or_none(value: object) -> float | None:
 
 
 def _as_currency(value: object) -> str | None:
-    text = _as_text(value)
+    text = id_text(value)
     return text.upper() if text and len(text) == 3 and text.isascii() and text.isalpha() else None
 
 
@@ -346,8 +334,13 @@ def _as_flag(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _as_map(value: object, note: Note, _name: str) -> dict[str, Any] | None:
+def _as_map(value: object, note: Note, name: str) -> dict[str, Any] | None:
+    if name in _CHANGED and isinstance(value, dict) and isinstance(unset := value.get("$unset"), dict):
+        value = {**value, "$unset": dict.fromkeys(unset, UNSET_VALUE)}  # whose values may be None, which a map would lose
     return as_map(value, note)
+
+
+_CHANGED: Final = ("user_properties", "group_properties")
 
 
 _INTEGERS: Final = ("event_id", "quantity")
@@ -355,7 +348,7 @@ _NUMBERS: Final = ("price", "revenue", "location_lat", "location_lng")
 _MAPS: Final = ("event_properties", "user_properties", "groups", "group_properties", "plan", "ingestion_metadata")
 # HTTP V2, "Keys for the event argument": how each known key is read when its type is not plainly right.
 _READERS: Final[dict[str, Callable[..., Any]]] = {
-    **{field.key: _as_text for field in vars(Event).values() if isinstance(field, Field)},
+    **{field.key: id_text for field in vars(Event).values() if isinstance(field, Field)},
     **dict.fromkeys(_INTEGERS, _as_integer),
     **dict.fromkeys(_NUMBERS, _as_number),
     **dict.fromkeys(_MAPS, _as_map),
@@ -369,7 +362,7 @@ KEYS: Final = frozenset(_READERS)
 _NOTING: Final = (_as_moment, _as_session, _as_map)
 # The keys that need no more than their exact type: all that a good event pays is one look-up a key.
 _PLAIN: Final[dict[str, type]] = {
-    **{key: str for key, reader in _READERS.items() if reader is _as_text},
+    **{key: str for key, reader in _READERS.items() if reader is id_text},
     "time": int,
     "session_id": int,
     "event_properties": dict,
@@ -428,7 +421,7 @@ def _check_groups(event: dict[str, Any], removed: list[str]) -> None:
     room = MAX_GROUP_NAMES
     for kind, value in event.pop("groups").items():
         given = value if isinstance(value, list) else [value]
-        names = [name for name in map(_as_text, given) if name]
+        names = [name for name in map(_group_name, given) if name]
         taken = names[:room] if len(kept) < MAX_GROUP_TYPES else []
         if len(taken) < len(given):
             removed.append(f"groups.{_shown(kind)}")
@@ -437,6 +430,11 @@ def _check_groups(event: dict[str, Any], removed: list[str]) -> None:
             room -= len(taken)
     if kept:
         event["groups"] = kept
+
+
+def _group_name(value: object) -> str | None:
+    # A whole Decimal has become a float where the map was cleaned.
+    return id_text(int(value) if type(value) is float and value.is_integer() else value)
 
 
 def _check_revenue(event: dict[str, Any], removed: list[str]) -> None:
@@ -498,26 +496,35 @@ def _check_map(event: dict[str, Any], field: str, removed: list[str], note: Note
         removed += [f"{field}.{_shown(name)}" for name in held if name != CLEAR_ALL]
         event[field] = {CLEAR_ALL: UNSET_VALUE}
         return
+    problems: list[str] = []
     for name in [name for name in held if name.startswith("$")]:
-        if name not in OPERATIONS:
+        shown = f"{field}.{_shown(name)}"
+        problem = _problem_of(shown, name, held, removed, note) if name in OPERATIONS else ""
+        if problem is not None:
             del held[name]
-            removed.append(f"{field}.{_shown(name)}")
-        else:
-            _check_operation(f"{field}.{name}", name, held, note)
+            removed.append(shown)
+            problems += [problem] if problem else []
+    if problems and not held:
+        raise InvalidEventError(problems[0])
 
 
-def _check_operation(shown: str, name: str, held: dict[str, Any], note: Note) -> None:
+def _problem_of(shown: str, name: str, held: dict[str, Any], removed: list[str], note: Note) -> str | None:
+    """Mend one operation; give what is wrong when nothing of it can be carried out."""
     values = held[name]
+    if name == "$unset" and isinstance(values, (str, list, tuple, set, frozenset)):  # names alone, as other services take them
+        values = dict.fromkeys([values] if isinstance(values, str) else filter(None, map(id_text, values)))
     if not isinstance(values, dict):
-        values = held[name] = as_map(values, note) or values
-    if not isinstance(values, dict):
-        raise InvalidEventError(f"{shown} must be a map of property names to values, not {type(values).__name__}")
-    if name == "$unset":
-        held[name] = dict.fromkeys(values, UNSET_VALUE)
-    if name == "$add":
-        wrong = next((key for key, value in values.items() if type(value) not in (int, float)), None)
-        if wrong is not None:
-            raise InvalidEventError(f"{shown}.{_shown(wrong)} must be a finite number")
+        values = as_map(values, note)
+    if values is None:
+        return f"{shown} must be a map of property names to values, not {type(held[name]).__name__}"
+    held[name] = dict.fromkeys(values, UNSET_VALUE) if name == "$unset" else values
+    wrong = [key for key, value in values.items() if type(value) not in (int, float)] if name == "$add" else []
+    if wrong and len(wrong) == len(values):
+        return f"{shown}.{_shown(wrong[0])} must be a finite number"
+    for key in wrong:
+        del values[key]
+        removed.append(f"{shown}.{_shown(key)}")
+    return None
 
 
 def _unwrap(event: dict[str, Any], removed: list[str], note: Note) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from otel_amplitude.values import clean
+from otel_amplitude.values import clean, id_text
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LogRecord
@@ -32,8 +32,6 @@ _UID: Final = "log.record.uid"
 # Set by the Collector's filelog receiver, and by whatever else follows the conventions for a record that is a line of a file.
 _OF_A_FILE: Final = ("log.file.name", "log.file.path", "log.file.name_resolved", "log.file.path_resolved")
 _64_BITS: Final = (1 << 64) - 1
-# A number kept as a key has at most 128 bits (a UUID).
-_KEY_BITS: Final = 128
 
 
 def trace_text(trace_id: int) -> str:
@@ -105,10 +103,7 @@ def given_or_new(given: object) -> str:
     """Give the application's own key as text, a random one where there is none: keys of databases are numbers or UUIDs."""
     if type(given) is str and given:
         return given
-    if isinstance(given, str):
-        return str.__str__(given) or uuid.uuid4().hex
-    is_key = isinstance(given, uuid.UUID) or (isinstance(given, int) and not isinstance(given, bool) and given.bit_length() <= _KEY_BITS)
-    return str(given) if is_key else uuid.uuid4().hex
+    return id_text(given) or uuid.uuid4().hex
 
 
 def _digest(content: object) -> str:

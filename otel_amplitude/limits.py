@@ -27,7 +27,8 @@ MAX_LIST: Final = 1_000
 MAX_INTEGER: Final = 2**53
 # HTTP V2: "minimum length 5 characters" for user_id and device_id, unless options.min_id_length says otherwise.
 MIN_ID_LENGTH: Final = 5
-# HTTP V2, "Device IDs and User IDs": these values are refused as an id. The last four are ours: what languages print for nothing.
+# HTTP V2, "Device IDs and User IDs": these values are refused as an id. From `[]` on they are ours: what languages print for nothing or for
+# any object, and the one name that Django and Spring Security give all visitors who are not logged in.
 INVALID_IDS: Final = frozenset(
     {
         "",
@@ -48,6 +49,10 @@ INVALID_IDS: Final = frozenset(
         "nan",
         "true",
         "false",
+        "(null)",
+        "<null>",
+        "[object object]",
+        "anonymoususer",
     }
 )
 # Groups page: at most 5 group types and 10 names for each event.

@@ -27,9 +27,10 @@ from otel_amplitude.limits import MAX_LIST
 C = TypeVar("C", bound=type)
 NOTHING: Final = object()
 """Stands for a value that has no form in JSON."""
-# Text that is made when it is shown, and IP addresses, whose module most programs never import.
+# Text that is made when it is shown, a text in a wrapper, and IP addresses, whose module most programs never import.
 _TEXTS: Final = frozenset(
     {
+        "collections.UserString",
         "ipaddress._IPAddressBase",
         "django.utils.functional.Promise",
         "babel.support.LazyProxy",

@@ -32,6 +32,7 @@ __all__ = [
     "clean",
     "clean_properties",
     "has_control",
+    "id_text",
     "is_placeholder",
     "is_sound_id",
     "truncated",
@@ -52,6 +53,8 @@ MAX_RAW: Final = 2 * MAX_STRING
 # A text here, so that `re` compiles it at first use, which an import need not pay for.
 _CONTROL: Final = "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 _LONGEST_INVALID: Final = max(len(value) for value in INVALID_IDS if value.strip("0-"))
+# A number kept as an id has at most 128 bits (a UUID).
+_ID_END: Final = 1 << 128
 _LISTS: Final = (list, tuple, set, frozenset, deque, range)
 # What an application calls a list or a set of its own; never an iterator, which would be used up.
 _LIKE_LISTS: Final = (Sequence, AbstractSet, ValuesView)
@@ -82,6 +85,33 @@ def is_sound_id(value: object, min_length: int) -> bool:
         and value.isprintable()
         and (len(value) > _LONGEST_INVALID or value.lower() not in INVALID_IDS)
     )
+
+
+def id_text(value: object) -> str | None:
+    """Give an id as text: a text, a whole number (also numpy's and a Decimal) of at most 128 bits, a UUID, or a member of an enum of these.
+
+    None for anything else: a float may have lost digits. May raise what a hostile value raises.
+
+    >>> id_text(42), id_text(decimal.Decimal("42")), id_text(uuid.UUID(int=7)), id_text(4.0), id_text(True)
+    ('42', '42', '00000000-0000-0000-0000-000000000007', None, None)
+    """
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, decimal.Decimal) and value.is_finite() and abs(value) < _ID_END and value == int(value):
+        value = int(value)
+    # numpy's durations call themselves integers.
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Integral)
+        or getattr(getattr(value, "dtype", None), "kind", "i") not in "iu"
+    ):
+        return None
+    number = int(value)
+    return str(number) if -_ID_END < number < _ID_END else None
 
 
 def has_control(text: str) -> bool:
@@ -230,7 +260,9 @@ def _bytes(value: bytes | bytearray | memoryview) -> str:
     return base64.b64encode(view[:room]).decode("ascii")
 
 
-def _date(value: dt.date) -> str:
+def _date(value: dt.date) -> str | None:
+    if value != value:  # noqa: PLR0124 -- pandas' NaT, which is a datetime
+        return None
     if not isinstance(value, dt.datetime):
         return value.isoformat()
     if value.tzinfo is not None:
@@ -351,7 +383,7 @@ class _Cleaner:
 
     def _name(self, key: object) -> str:
         """Give a key that is no text as text; `""` for an object that has none."""
-        name = self.value(key, MAX_DEPTH)
+        name = self._json_text(key, MAX_DEPTH - 1) if type(key) is tuple else self.value(key, MAX_DEPTH)
         return str(name) if name is not None or key is None else ""
 
     def _list(self, values: Iterable[Any], depth: int) -> Any:
@@ -366,11 +398,11 @@ class _Cleaner:
         return sorted(kept, key=str) if isinstance(values, (set, frozenset)) else kept
 
     def _json_text(self, values: Iterable[Any], depth: int) -> str:
-        self._raw = True
+        raw, self._raw = self._raw, True
         try:
             return _text(orjson.dumps(self._list(values, depth)).decode())
         finally:
-            self._raw = False
+            self._raw = raw
 
     def _within(self, values: Iterator[Any], most: int) -> Iterator[Any]:
         for value in islice(values, most):

@@ -294,7 +294,7 @@ def test_identify_operations_are_kept_and_unknown_ones_removed() -> None:
             "$push": {"x": 1},
         },
     )
-    assert after.user_properties == {"$set": {"plan": "pro"}, "$add": {"n": 1.0}, "$unset": {"older": "-"}}
+    assert after.user_properties == {"$set": {"plan": "pro"}, "$add": {"n": 1.0}, "$unset": {"old": "-", "older": "-"}}
     assert removed == ["user_properties.$push"]
     after, removed = checked(event_type="$identify", user_properties={"$clearAll": True})
     assert (after.user_properties, removed) == ({"$clearAll": "-"}, [])

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from otel_amplitude.limits import MAX_GROUP_NAMES, MAX_GROUP_TYPES, MAX_STRING
 from otel_amplitude.moments import MILLISECONDS, NO_SESSION, Moment, is_no_session, read_moment, session_ms
-from otel_amplitude.values import as_map, clean
+from otel_amplitude.values import as_map, clean, id_text
 
 Cast = Callable[[Any], Any]
 
@@ -91,7 +91,9 @@ def to_groups(groups: Mapping[str, Any]) -> dict[str, str | list[str]]:
     cleaned: dict[str, str | list[str]] = {}
     room = MAX_GROUP_NAMES
     for kind, names in groups.items():
-        texts = [text for name in (names if isinstance(names, (list, tuple)) else (names,)) if (text := to_text(name))][:room]
+        texts = [text for name in (names if isinstance(names, (list, tuple)) else (names,)) if (text := id_text(name) or to_text(name))][
+            :room
+        ]
         if texts and len(cleaned) < MAX_GROUP_TYPES:
             cleaned[str(clean(kind))] = texts if isinstance(names, (list, tuple)) else texts[0]
             room -= len(texts)

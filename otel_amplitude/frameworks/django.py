@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 from otel_amplitude.frameworks._request import enter, leave, scope_for, set_request_user
+from otel_amplitude.identity._anchor import ASGI
 from otel_amplitude.identity._bodies import AsyncBody, Body, Within
 from otel_amplitude.identity._propagator import connect_frameworks
 from otel_amplitude.identity._scope import RequestScope
@@ -45,7 +46,8 @@ class ScopeMiddleware:
             self._learn(request)
         finally:
             leave(done)
-        return response if done is None else _carried(scope, response)
+        # Without a change to undo, the signals surround the body; but there are none under ASGI, which a synchronous stack may serve too.
+        return _carried(scope, response) if done is not None or scope.kind == ASGI else response
 
     async def _answer(self, request: Any) -> Any:
         scope = _scope_for(request)

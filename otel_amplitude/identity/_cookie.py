@@ -21,8 +21,12 @@ SESSION_TIMEOUT_MS: Final = 30 * 60 * 1000
 # Browsers cut a cookie at 4,096 bytes; percent-encoding once more can triple it.
 _MAX_VALUE: Final = 3 * 4096
 _MAX_CANDIDATES: Final = 10
+# A framework and a proxy may each encode it once more.
+_MAX_ENCODINGS: Final = 2
 _BASE32: Final = re.compile(r"[0-9a-v]{1,10}", re.ASCII)
 _ESCAPES: Final = ((b"%22", b'"'), (b"%3A", b":"), (b"%2C", b","), (b"%7B", b"{"), (b"%7D", b"}"))
+# `setOptOut` of a page may have got a text or a number; 1 is equal to True.
+_YES: Final = (True, "true", "1")
 _URI_COMPONENT: Final = "-_.!~*'()"  # what encodeURIComponent leaves as it is
 
 
@@ -49,13 +53,17 @@ class BrowserCookie(NamedTuple):
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    # A page may have given `setUserId` a number.
+    return (value if isinstance(value, str) else str(value) if type(value) is int else None) or None
 
 
 def _read_current(value: str) -> BrowserCookie | None:
     data = _loaded(value)
-    if not isinstance(data, dict) and "%" in value:  # some frameworks encode it twice
-        data = _loaded(unquote(value))
+    for _ in range(_MAX_ENCODINGS):
+        if isinstance(data, dict) or "%" not in value:
+            break
+        value = unquote(value)
+        data = _loaded(value)
     if not isinstance(data, dict):
         return None
     return BrowserCookie(
@@ -63,7 +71,7 @@ def _read_current(value: str) -> BrowserCookie | None:
         _text(data.get("userId")),
         session_ms(data.get("sessionId")),
         session_ms(data.get("lastEventTime")),
-        data.get("optOut") is True,
+        data.get("optOut") in _YES,
     )
 
 
@@ -102,7 +110,7 @@ def _pairs(header: str) -> list[tuple[str, str]]:
         if (text := part.lstrip())[:4] in ("AMP_", "amp_"):
             name, _, value = text.rstrip().partition("=")
             if len(value) <= _MAX_VALUE:
-                found.append((name, value.strip('"')))
+                found.append((name, value.strip(' "')))
     return found
 
 

@@ -11,7 +11,7 @@ from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.trace import SpanKind, get_current_span
 
 from otel_amplitude.identity._anchor import EnvironGetter
-from otel_amplitude.identity._frameworks import flask_environ
+from otel_amplitude.identity._frameworks import flask_environ, flask_teardown_scope
 from otel_amplitude.identity._propagator import installed
 from otel_amplitude.identity._scope import (
     ActingScope,
@@ -19,6 +19,7 @@ from otel_amplitude.identity._scope import (
     RequestScope,
     Scope,
     bind,
+    bound_to,
     caller,
     entered,
     held_by,
@@ -47,7 +48,7 @@ def frameworks_scope() -> RequestScope | None:
     if scope is None:
         environ = flask_environ()
         if environ is None:
-            return None
+            return flask_teardown_scope()
         scope = installed.get().scope_for(environ, _ENVIRON, Context(), always=True)
     return scope.root()
 
@@ -65,7 +66,7 @@ def set_user(
 
     Inside a request (from its first hook to the last byte of its body) it fills the request's scope, from any thread or task that finds
     the request. Elsewhere it holds for the current recording span and its children; of several tasks or threads under one span each keeps
-    what it said itself, and the span what was said last. Without a span it holds for the current context, in a script or in a task of
+    what it said itself; where they name different people, the span, and those of them that said nothing, have no user. Without a span it holds for the current context, in a script or in a task of
     asyncio. In a process that serves requests a thread without request and span refuses it: it is counted as `Stats.set_user_outside`, and
     the log names the line; write `with acting(user_id):` there. Nothing is written on spans or baggage. What is None stays as it was.
     Never raises; ids are checked when an event is made. Any thread.
@@ -108,8 +109,21 @@ def set_user(
         made.take(scope)
     made.under = span_id_in(context)
     made.learn(**facts)
-    if not (is_recording and bind(span, made) and made.shared):
+    if not (is_recording and bind(span, _for_span(made, scope)) and made.shared):
         attach(with_scope(made, context))
+
+
+def _for_span(made: Scope, base: Scope | None) -> Scope:
+    """Give what a span is bound to when `made`, a copy of `base`, is said under it: a disputed scope if a neighbour named another person."""
+    said = bound_to(made.under)
+    if not (isinstance(made, LocalScope) and isinstance(said, LocalScope)) or said is base or said.under != made.under:
+        return made
+    both = ((said.user_id, made.user_id), (said.device_id, made.device_id))
+    if not said.is_disputed and not any(one is not None and other is not None and one != other for one, other in both):
+        return made
+    disputed = LocalScope(None, made.caller, in_span=True)
+    disputed.under, disputed.is_disputed, disputed.opted_out = made.under, True, made.opted_out or said.opted_out
+    return disputed
 
 
 @contextmanager

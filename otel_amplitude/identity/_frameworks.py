@@ -11,10 +11,12 @@ from typing import Any, Final
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.trace import get_current_span
 
+from otel_amplitude.identity._anchor import WSGI, anchored
 from otel_amplitude.identity._bodies import Body, Within
 from otel_amplitude.identity._scope import RequestScope, entered, held_by, with_scope
 
 _UID: Final = "otel_amplitude"
+_TEARDOWN: Final = "_otel_amplitude_request"
 
 
 # Flask
@@ -29,6 +31,18 @@ def flask_environ() -> Any:
         return flask.request.environ if flask.has_request_context() else None
     except AttributeError:  # it is being imported by another thread
         return None
+
+
+def flask_teardown_scope() -> RequestScope | None:
+    """Give the scope of the request whose application context Flask is taking down, in `teardown_appcontext`; None elsewhere."""
+    flask: Any = sys.modules.get("flask")
+    if flask is None:
+        return None
+    try:
+        found = flask.g.get(_TEARDOWN) if flask.has_app_context() else None
+    except AttributeError:  # it is being imported by another thread
+        return None
+    return found if isinstance(found, RequestScope) else None
 
 
 def carry_into_flask_body(environ: Any, scope: RequestScope) -> None:
@@ -97,9 +111,25 @@ class FlaskSignals:
             environ[_ATTACHED] = attach(with_scope(scope, current))
 
     def _tearing_down(self, _app: object, **_: object) -> None:
-        token = (flask_environ() or {}).pop(_ATTACHED, None)
+        environ = flask_environ()
+        if environ is None:
+            return
+        token = environ.pop(_ATTACHED, None)
         if token is not None:
             detach(token)
+        scope = anchored(environ, WSGI)
+        if scope is not None and _ends_application_context():
+            # There is no current request in `teardown_appcontext`; what lies in `g` ends with the application context.
+            setattr(sys.modules["flask"].g, _TEARDOWN, scope)
+
+
+def _ends_application_context() -> bool:
+    """Whether Flask takes down the application context with the current request, since it was made for it."""
+    globals_: Any = sys.modules.get("flask.globals")
+    try:
+        return globals_.request_ctx._cv_tokens[-1][1] is not None  # noqa: SLF001 -- Flask tells it nowhere else
+    except (AttributeError, IndexError, TypeError):  # another version: nothing is known
+        return False
 
 
 flask_signals: Final = FlaskSignals()

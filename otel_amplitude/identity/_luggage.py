@@ -9,6 +9,7 @@ import orjson
 from otel_amplitude.identity._cookie import only_amplitude
 from otel_amplitude.identity._headers import HeaderId
 from otel_amplitude.identity._scope import RequestScope, Scope
+from otel_amplitude.values import id_text
 
 HEADER: Final = "otel_amplitude_identity"
 _HEADER_IDS: Final = "header_ids"
@@ -33,7 +34,7 @@ def pack(scope: Scope) -> str | None:
     if "cookie" in facts:
         facts["cookie"] = only_amplitude(facts["cookie"])
     # The ids alone: the header of such an id is often a token, which must not lie in a queue.
-    if made := {name: value for name, header in (scope.header_ids or {}).items() if isinstance(value := header.read(), (str, int))}:
+    if made := {name: value for name, header in (scope.header_ids or {}).items() if (value := id_text(header.read())) is not None}:
         facts[_HEADER_IDS] = made
     try:
         text = orjson.dumps(facts, default=str, option=orjson.OPT_NON_STR_KEYS).decode() if facts else ""

@@ -23,7 +23,7 @@ from otel_amplitude.identity._scope import Scope
 from otel_amplitude.limits import MAX_STRING, MIN_ID_LENGTH
 from otel_amplitude.log import hint
 from otel_amplitude.moments import read_session, session_ms
-from otel_amplitude.values import has_control, is_placeholder, is_sound_id
+from otel_amplitude.values import has_control, id_text, is_placeholder, is_sound_id
 
 if TYPE_CHECKING:
     from otel_amplitude.log import Log
@@ -87,7 +87,7 @@ _NOBODY: Final = Identity(refusal="no_identity")
 def clean_id(value: object) -> str | None:
     """Give `value` as an id Amplitude takes, whatever its length below the maximum, or None when it names nobody.
 
-    Text is trimmed; whole numbers become text; a list gives its first (captured headers are lists). Refused are the ids on Amplitude's
+    Text is trimmed; whole numbers, UUIDs and members of enums become text; a list gives its first (captured headers are lists). Refused are the ids on Amplitude's
     list, `[REDACTED]`, only zeros, and control characters. Longer than 1,024 characters: its hash, since a cut would merge people.
 
     >>> clean_id(" u-12345 "), clean_id(42), clean_id("None"), clean_id(("d-1",))
@@ -106,9 +106,10 @@ def clean_id(value: object) -> str | None:
 def _written(value: object) -> str | None:
     if isinstance(value, (list, tuple)) and value:
         value = value[0]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value) if -(2**63) <= value < 2**64 else None
-    return value if isinstance(value, str) else None
+    try:
+        return id_text(value)
+    except Exception:  # a hostile value of the application's
+        return None
 
 
 class IdentityResolver:

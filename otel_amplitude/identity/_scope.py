@@ -43,7 +43,8 @@ outer one, and each reader follows `joined`. It must be noted at the extraction:
 
 **Outside of requests** `set_user` makes a `LocalScope`, a copy of what held before with the change in it. Inside a recording span it is
 bound to the span, for its children and for those who see the span but not the context, and it is left in the context, so that
-neighbouring tasks under one span stay apart. `under` is the id of the span that was current when a scope was made. If it is the current
+neighbouring tasks under one span stay apart. When two of them name different people, the span itself and those that said nothing have no
+user: the span is nobody's. `under` is the id of the span that was current when a scope was made. If it is the current
 span, the context's scope is nearer than the span's binding; otherwise the binding is nearer. Without a span it is left in the context only
 if that context ends: in a process that serves no requests, or in a task. A thread of a server is used for the next visitor, so there
 `set_user` is refused, as in the tasks of a server. `acting` works everywhere, because it ends by itself.
@@ -77,11 +78,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, Final
-from uuid import UUID
 from weakref import WeakSet, ref
 
 from opentelemetry.context import Context, create_key, set_value
 from opentelemetry.trace import Span, get_current_span
+
+from otel_amplitude.values import id_text
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -350,9 +352,10 @@ class LocalScope(Scope):
         task: the asyncio task in which it was said, whose context ends with it; None on a bare thread.
         caller: file and line of the code that called `set_user`.
         in_span: it was said inside a recording span.
+        is_disputed: neighbouring tasks or threads under one span named different people, so for those who said nothing nobody is known.
     """
 
-    __slots__ = ("caller", "in_span", "task")
+    __slots__ = ("caller", "in_span", "is_disputed", "task")
     shared = False
     of_request = False
 
@@ -362,16 +365,18 @@ class LocalScope(Scope):
         self.task = task
         self.caller = caller
         self.in_span = in_span
+        self.is_disputed = False
 
 
 def _as_text(value: object) -> object:
-    """Give the keys that databases use as text; what else is no text stays, for the resolver to refuse."""
-    if not isinstance(value, (int, UUID)) or isinstance(value, bool):
+    """Give the keys that databases use as text; what is none stays, for the resolver to refuse."""
+    if type(value) is str:
         return value
     try:
-        return str(value)
-    except Exception:  # Python writes no integers of thousands of digits
+        text = id_text(value)
+    except Exception:  # a hostile value
         return value
+    return value if text is None else text
 
 
 def _is_true(value: object, *, otherwise: bool) -> bool:

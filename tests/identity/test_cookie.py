@@ -87,9 +87,10 @@ def test_another_project_and_campaign_cookies_are_not_read() -> None:
     ("json", "expected"),
     [
         (
-            '{"deviceId":5,"userId":["a"],"sessionId":"x","lastEventTime":true,"optOut":"true"}',
+            '{"deviceId":5.5,"userId":["a"],"sessionId":"x","lastEventTime":true,"optOut":"false"}',
             BrowserCookie(None, None, None, None, opt_out=False),
         ),
+        ('{"userId":12345678,"optOut":"true"}', BrowserCookie(None, "12345678", None, None, opt_out=True)),
         ('{"deviceId":"","sessionId":1e400}', None),
         ('{"sessionId":1795305600000.0,"lastEventTime":1.5,"optOut":true}', BrowserCookie(None, None, SESSION, None, opt_out=True)),
         ('{"sessionId":-1,"lastEventTime":99999999999999999999}', BrowserCookie(None, None, None, None, opt_out=False)),

@@ -403,7 +403,7 @@ def test_a_long_id_is_hashed() -> None:
         "0-0",
         "u\u2028x",
         chr(0xD800) + "abcde",
-        2**64,
+        2**128,
         ["[REDACTED]"],
         object(),
     ],

@@ -24,6 +24,8 @@ from django.urls import path
 from opentelemetry.instrumentation.django import DjangoInstrumentor
 def note(name):
     client.log_event({"event_type": name})
+def synchronous(get_response):
+    return lambda request: get_response(request)
 def page(request):
     said = dict(request.GET.items())
     def body():
@@ -107,8 +109,10 @@ print(len(streamed), all(e["user_id"].removeprefix("user-") == e["device_id"].re
 
 def test_bodies_under_asgi_with_zero_code(tmp_path: Path) -> None:
     """contrib#4681, sentry-python#3736: Django's signals run in other tasks there, so our instrumentor adds a middleware, as OpenTelemetry's does."""
-    (tmp_path / "site_settings.py").write_text('SECRET_KEY = "x"\nALLOWED_HOSTS = ["*"]\nROOT_URLCONF = "__main__"\nMIDDLEWARE = []\n')
-    for order in ("[AmplitudeInstrumentor, DjangoInstrumentor]", "[DjangoInstrumentor, AmplitudeInstrumentor]"):
-        program = SITE + ASGI.replace("ORDER", order)
-        out = fresh.run(program, DJANGO_SETTINGS_MODULE="site_settings", PYTHONPATH=str(tmp_path))
-        assert out == "['ScopeMiddleware', '_DjangoMiddleware']\n30 True\n"
+    site = tmp_path / "site_settings.py"
+    for order, own in (("[AmplitudeInstrumentor, DjangoInstrumentor]", ""), ("[DjangoInstrumentor, AmplitudeInstrumentor]", "synchronous")):
+        # A synchronous middleware makes all others around it synchronous.
+        middleware = [f"__main__.{own}"] if own else []
+        site.write_text(f'SECRET_KEY = "x"\nALLOWED_HOSTS = ["*"]\nROOT_URLCONF = "__main__"\nMIDDLEWARE = {middleware}\n')
+        out = fresh.run(SITE + ASGI.replace("ORDER", order), DJANGO_SETTINGS_MODULE="site_settings", PYTHONPATH=str(tmp_path))
+        assert out == f"{sorted(['ScopeMiddleware', '_DjangoMiddleware', *([own] if own else [])])}\n30 True\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import datetime as dt
 import enum
 import sqlite3
 import types
@@ -293,3 +294,19 @@ def test_a_hostile_object_costs_its_own_key(kind: type) -> None:
 def test_an_endless_sequence_is_cut() -> None:
     """segmentio/analytics-python#39: a QuerySet, and whatever else goes on, is read no further than is sent."""
     assert len(sent_properties({"value": Endless()})["value"]) == 1_000
+
+
+def test_a_text_in_a_wrapper_a_pair_as_a_key_and_a_missing_time() -> None:
+    """`UserString` is a list of itself, keys of pandas are pairs, and its `NaT` is a datetime that is not equal to itself."""
+
+    class Missing(dt.datetime):
+        __hash__ = dt.datetime.__hash__
+
+        def __eq__(self, _other: object) -> bool:
+            return False
+
+        def __ne__(self, _other: object) -> bool:
+            return True
+
+    given = {"name": collections.UserString("Tea"), "by": {("tea", 1): 2, ("tea", 2): 3}, "at": Missing(2026, 1, 1)}
+    assert values.clean(given) == {"name": "Tea", "by": {'["tea",1]': 2, '["tea",2]': 3}}

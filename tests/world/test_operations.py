@@ -45,6 +45,33 @@ def test_plain_properties_beside_operations_are_set_and_it_is_said_once(client: 
     assert sum("reason=operations" in line for line in caplog.messages) == 1
 
 
+@pytest.mark.parametrize("names", [["old", "older"], ("old", "older"), {"old": 1, "older": None}])
+def test_names_alone_can_be_unset(client: Amplitude, sent: FakeTransport, names: Any) -> None:
+    """Other services take a list of names there, so applications give Amplitude one too."""
+    client.log_event({"event_type": "$identify", "user_id": "user-1234", "user_properties": {"$set": {"plan": "pro"}, "$unset": names}})
+    assert client.flush(5)
+    assert sent.events[0]["user_properties"] == {"$set": {"plan": "pro"}, "$unset": {"old": "-", "older": "-"}}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "removed"),
+    [
+        ({"$add": {"orders": "two"}}, "user_properties.$add"),
+        ({"$add": {"orders": "two", "visits": 1}}, "user_properties.$add.orders"),
+        ({"$append": 5}, "user_properties.$append"),
+    ],
+)
+def test_an_operation_that_can_not_be_carried_out_costs_itself(
+    client: Amplitude, sent: FakeTransport, wrong: dict[str, Any], removed: str, caplog: Any
+) -> None:
+    """amplitude/Amplitude-Node#83 ("Skipping operation"): as in Amplitude's SDKs the other operations are sent, and the log names what was left out."""
+    client.log_event({"event_type": "$identify", "user_id": "user-1234", "user_properties": {"$set": {"plan": "pro"}, **wrong}})
+    assert client.flush(5)
+    kept = {"$add": {"visits": 1}} if removed.endswith("orders") else {}
+    assert sent.events[0]["user_properties"] == {"$set": {"plan": "pro"}, **kept}
+    assert any(f"removed={removed} " in line for line in caplog.messages)
+
+
 def test_attributes_that_a_limit_took_are_counted_and_named_once(client: Amplitude, sent: FakeTransport, caplog: Any) -> None:
     """A span keeps 128 attributes, and the oldest go first, without a word."""
     provider = TracerProvider(shutdown_on_exit=False, span_limits=SpanLimits(max_span_attributes=3))

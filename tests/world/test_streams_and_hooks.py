@@ -164,6 +164,28 @@ def test_a_thread_with_the_context_of_flask(amplitude_events: Any, make: Callabl
     assert otel_amplitude.get_instance().stats().set_user_outside == 1
 
 
+@pytest.mark.parametrize("outer", [False, True])
+def test_the_teardown_of_an_application_context(amplitude_events: Any, outer: bool) -> None:
+    """pallets/flask runs `teardown_appcontext` after the request is no more current; one that outlives its requests belongs to none of them."""
+    app = Flask("shop")
+    app.add_url_rule("/", view_func=lambda: otel_amplitude.set_user(request.args["user"]) or "")
+    app.teardown_appcontext(lambda _: note("Noted"))
+    otel_amplitude.configure(KEY)
+    FlaskInstrumentor().instrument_app(app)
+    try:
+        if outer:
+            with app.app_context():
+                visit(app, "/?user=alice-1", "device-of-alice")
+                note("Between")
+        else:
+            visit(app, "/?user=alice-1", "device-of-alice")
+        visit(app, "/?user=bob-111", "device-of-bob")
+    finally:
+        FlaskInstrumentor().uninstrument_app(app)
+    assert users(amplitude_events, "Noted") == (["bob-111"] if outer else ["alice-1", "bob-111"])
+    assert users(amplitude_events, "Between") == []
+
+
 def test_one_response_object_that_all_requests_share(amplitude_events: Any) -> None:
     """A module may keep one response for all visitors: what runs at its end belongs to none of them."""
     app, shared = Flask("shop"), Response("ok")
