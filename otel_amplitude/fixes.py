@@ -42,7 +42,8 @@ def _renew_after_fork() -> None:
         fixes._start_empty()  # noqa: SLF001 -- our own class
 
 
-os.register_at_fork(after_in_child=_renew_after_fork)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_renew_after_fork)
 
 
 class Fixes:

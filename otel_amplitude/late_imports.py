@@ -22,4 +22,5 @@ def _go_on() -> None:
         late_import.release()
 
 
-os.register_at_fork(before=_wait, after_in_parent=_go_on, after_in_child=_go_on)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(before=_wait, after_in_parent=_go_on, after_in_child=_go_on)

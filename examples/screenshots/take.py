@@ -38,7 +38,7 @@ def show_a_timeline(page: Page, address: str) -> None:
 
 def show_a_service_without_events(browser: Browser) -> None:
     """An empty page with its steps; and the same once requests were refused."""
-    with Sandbox() as sandbox:
+    with Sandbox(8010) as sandbox:  # where `run` looks, so that the steps name no port
         page = browser.new_context(viewport={"width": 1360, "height": 900}).new_page()
         page.goto(sandbox.url)
         page.wait_for_selector("#empty >> text=Waiting for the first event")

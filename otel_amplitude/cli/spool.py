@@ -74,6 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do one of the five."""
+    if not hasattr(os, "O_DIRECTORY"):
+        raise SourceError("a spool needs a POSIX system; on this one no exporter has written one")
     if not arguments.directory:
         raise SourceError(f"name the spool directory, or set {_VARIABLE}")
     if not Path(arguments.directory).is_dir():

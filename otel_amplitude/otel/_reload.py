@@ -43,4 +43,5 @@ def _reload() -> None:
         client.reload_rules()
 
 
-os.register_at_fork(after_in_child=_reload)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_reload)
