@@ -28,7 +28,8 @@ def main() -> None:
     import_file("orders.csv", 3_400)
     amplitude.log_event({"event_type": "Import Finished", "event_properties": {"files": 2}})  # of the same user
     amplitude.identify("u-12345", None, otel_amplitude.Identify().add("imports", 2))
-    print(amplitude.stats())  # all pending; they are delivered when the script ends
+    amplitude.flush()  # at the end of the script it would be done anyway; now the counters say what arrived
+    print(amplitude.stats())
 
 
 if __name__ == "__main__":

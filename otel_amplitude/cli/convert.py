@@ -269,6 +269,8 @@ def _told(arguments: argparse.Namespace, done: _Done, books: Books) -> Iterator[
     if not done.documents:
         yield "the input is empty"
     none = books.refused + Counter({"not chosen": books.not_chosen})
-    for word, counts in (("no events", none), ("rejected by the server", books.rejected), ("dropped", books.dropped)):
+    for word, counts in (("became no event", none), ("rejected by the server", books.rejected), ("dropped", books.dropped)):
         if counts:
-            yield f"{word}: " + ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
+            yield f"{word}: " + ", ".join(
+                f"{count:,} {'dropped by a rule' if reason == 'rule' else reason}" for reason, count in counts.most_common()
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -114,10 +115,11 @@ def _check(arguments: argparse.Namespace) -> int:
     except RulesError as error:
         if not Path(arguments.file).is_file() or isinstance(error.__cause__, OSError):
             raise  # not read is not checked
+        found = _errors(arguments.file, error)
         if arguments.json:
-            print(json.dumps({"file": arguments.file, "rules": 0, "errors": [str(error)], "warnings": []}))
+            print(json.dumps({"file": arguments.file, "rules": 0, "errors": found, "warnings": []}))
         else:
-            print(f"error: {error}")
+            print("\n".join(f"error: {each}" for each in found))
         return 1
     if arguments.json:
         print(json.dumps({"file": arguments.file, "rules": len(rules.rules), "errors": [], "warnings": list(rules.warnings)}))
@@ -129,7 +131,51 @@ def _check(arguments: argparse.Namespace) -> int:
         )
         for warning in rules.warnings:
             print(f"warning: {warning}")
-    return 0
+    return 1 if rules.warnings else 0
+
+
+_HEADER: Final = re.compile(r"\s*\[\[\s*event\s*\]\]")
+
+
+def _errors(source: str, first: RulesError) -> list[str]:
+    """Give every error of a file, in the order of its lines.
+
+    The parser stops at the first one. So the line that it names is emptied and the text parsed again; an error that this causes (a key
+    that is now missing, a value cut in two) shows at another line than a key's, and ends the search in that rule.
+    """
+    try:
+        lines = Path(source).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        return [str(first)]
+    headers = [at for at, line in enumerate(lines) if _HEADER.match(line)]
+    found: dict[int, str] = {}
+    touched: set[int] = set()
+    error: RulesError | None = first
+    while error is not None:
+        place = re.match(rf"{re.escape(source)}:(\d+): ", str(error))
+        at = int(place[1]) - 1 if place else -1
+        rule = sum(header <= at for header in headers)
+        is_key = 0 <= at < len(lines) and at not in headers and "is not TOML" not in str(error)
+        if rule not in touched or is_key:
+            found[at] = re.sub(r": rule \d+: ", f": rule {rule}: ", str(error), count=1)
+        if not rule or not 0 <= at < len(lines) or ("is not TOML" in str(error) and rule not in touched):
+            break  # about the whole file: what follows can not be told apart
+        end = headers[rule] if rule < len(headers) else len(lines)
+        for line in (at,) if is_key and lines[at] else range(headers[rule - 1], end):
+            lines[line] = ""
+        touched.add(rule)
+        error = _error("\n".join(lines), source)
+    return [found[at] for at in sorted(found)]
+
+
+def _error(text: str, source: str) -> RulesError | None:
+    if not any(map(_HEADER.match, text.splitlines())):
+        return None
+    try:
+        parse_rules(text, source)
+    except RulesError as error:
+        return error
+    return None
 
 
 def _described(rule: Rule) -> tuple[object, ...]:

@@ -46,7 +46,7 @@ def test_to_standard_output(run: Any, tmp_path: Path) -> None:
     ]
     assert events[0]["insert_id"] == f"{1:032x}{1:016x}{(NOW_MS + 1_000) * 1_000_000:016x}"
     assert "3 events written from 3 documents" in ended.err
-    assert "no_identity 1" in ended.err
+    assert "1 no_identity" in ended.err
 
 
 def test_what_nothing_chooses_is_counted(run: Any, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_what_nothing_chooses_is_counted(run: Any, tmp_path: Path) -> None:
     path = lines(tmp_path / "in.jsonl", otlp(otlp_span(1), drop, client), otlp(failed), otlp_log(""))
     facts = json.loads(run("convert", path, "--option", f"rules={rules}", "--json").err)
     assert (facts["events"], facts["refused"], facts["not_chosen"]) == (1, {"rule": 1}, 3)
-    assert "no events: not chosen 3, rule 1" in run("convert", path, "--option", f"rules={rules}").err
+    assert "became no event: 3 not chosen, 1 dropped by a rule" in run("convert", path, "--option", f"rules={rules}").err
 
 
 def test_what_a_parent_knows(run: Any, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_what_the_server_refuses(run: Any, tmp_path: Path, to_sandbox: Sandbox) 
     path = lines(tmp_path / "in.jsonl", event(1), event(2, user_id="x"))
     ended = run("convert", path, "--send")
     assert ended.code == 1
-    assert "rejected by the server: invalid 1" in ended.err
+    assert "rejected by the server: 1 invalid" in ended.err
     assert to_sandbox.accepted == 1
 
 
@@ -277,7 +277,7 @@ def test_an_item_that_can_not_be_converted(run: Any, tmp_path: Path) -> None:
     path = lines(tmp_path / "in.jsonl", otlp(otlp_span(1), otlp_span(2)), otlp_log("Order Paid", **{"user.id": "customer-9"}))
     ended = run("convert", path, "--option", "select=cli.broken_select:select")
     assert ended.code == 1
-    assert "internal 1" in ended.err
+    assert "1 internal" in ended.err
     assert len(read(ended.out)) == 2
 
 

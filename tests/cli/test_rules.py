@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from otel_amplitude.cli._draft import draft
 from otel_amplitude.client import Amplitude
 from otel_amplitude.config import Config
-from otel_amplitude.convert._rules import parse_rules
+from otel_amplitude.convert._rules import load_rules, parse_rules
+from otel_amplitude.errors import RulesError
 from otel_amplitude.sandbox import Sandbox
 
 RULES = """[[event]]
@@ -131,10 +132,10 @@ def test_a_good_file(run: Any, rules: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_unreachable_rule(run: Any, rules: Path) -> None:
-    """It is a warning, with its line and the rule that takes everything before it."""
+    """It is a warning, with its line and the rule that takes everything before it; something is wrong, so the exit code is 1."""
     rules.write_text(RULES + '[[event]]\nname = "Late"\nsample = 0.5\nmatch = {route = "/cart", method = "GET"}\n')
     ended = run("rules", "check", rules)
-    assert ended.code == 0
+    assert ended.code == 1
     assert "warning: " in ended.out
     assert f"{rules}:13: rule 4" in ended.out
     assert "50%" in ended.out
@@ -149,6 +150,35 @@ def test_a_file_with_an_error(run: Any, rules: Path) -> None:
     assert "did you mean 'method'" in ended.out
     (error,) = json.loads(run("rules", "check", rules, "--json").out)["errors"]
     assert "methud" in error
+
+
+def test_a_file_with_several_errors(run: Any, rules: Path) -> None:
+    """The first of each line is told, in their order, by the number of its rule; what only follows from one of them is not."""
+    rules.write_text(
+        '[[event]]\nname = "Paid"\nmatch = {methd = "POST", status = "2xz"}\nsampel = 0.5\n\n'
+        "[[event]]\nmatch = {}\n\n"
+        '[[event]]\nname = "Read"\nmatch = {route = "/blog/*"}\n\n'
+        '[[event]]\nname = "Sent"\nmatch = {route = "/"}\nrevenue = {prize = "x"}\n',
+        encoding="utf-8",
+    )
+    errors = json.loads(run("rules", "check", rules, "--json").out)["errors"]
+    assert [(int(error.removeprefix(f"{rules}:").partition(":")[0]), error.split(": rule ")[1][0]) for error in errors] == [
+        (3, "1"),
+        (4, "1"),
+        (6, "2"),
+        (16, "4"),
+    ], errors
+
+
+@pytest.mark.parametrize(
+    "text", ["[[event]]\nname = ", "x = 1\n[[event]]\nname = 'a'\nmatch = {}\n", "", "[[event]]\nname = 'a'\nmatch = {\nroute = '/'\n"]
+)
+def test_a_file_that_can_not_be_taken_apart(text: str, run: Any, rules: Path) -> None:
+    """The first error is told, as the exporter would tell it."""
+    rules.write_text(text, encoding="utf-8")
+    with pytest.raises(RulesError) as raised:
+        load_rules(rules)
+    assert json.loads(run("rules", "check", rules, "--json").out)["errors"] == [str(raised.value)]
 
 
 def test_no_file(run: Any, tmp_path: Path) -> None:
