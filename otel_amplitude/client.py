@@ -26,13 +26,14 @@ from otel_amplitude.limits import MAX_KEYS, MIN_ID_LENGTH
 from otel_amplitude.log import Log
 from otel_amplitude.middleware._chain import Chain, Middleware, Payload
 from otel_amplitude.moments import MAX_EARLY_MS, MAX_LATE_MS
-from otel_amplitude.results import Result, Results
+from otel_amplitude.results import Result, Results, Waiters
 from otel_amplitude.telemetry._logs import LogObserver
 from otel_amplitude.telemetry._metrics import metrics_observers
 from otel_amplitude.telemetry._sandbox import counters_for
 
 if TYPE_CHECKING:
     from otel_amplitude.convert._rules import Rules
+    from otel_amplitude.delivery.batch_exporter import BatchExporter
     from otel_amplitude.delivery.books import Stats
 
 LIBRARY: Final = f"otel-amplitude/{__version__}"
@@ -64,8 +65,13 @@ class Amplitude:
     True
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, exporter: BatchExporter | None = None) -> None:
         """Make a client of its options.
+
+        Args:
+            config: the options.
+            exporter: delivers the events instead of an `AmplitudeExporter`: a `BatchExporter` of your own, for another destination. It
+                comes with its own numbers; the options about delivery are not used.
 
         Raises:
             SpoolError: when the spool directory can not be trusted.
@@ -85,14 +91,14 @@ class Amplitude:
         self._results = Results(config.on_result, config.on_retry, self.log)
         # None but for a sandbox on this machine.
         self._sandbox = None if config.transport or config.dry_run else counters_for(config.endpoint, self.stats)
-        self._exporter = AmplitudeExporter(
-            config,
-            observers=(
-                LogObserver(self.log, config.spool_dir),
-                self._results,
-                *([self._sandbox] if self._sandbox is not None else ()),
-                *metrics_observers(self.stats, endpoint=config.endpoint, capacity=config.max_cached_events),
-            ),
+        self._waiters = Waiters()
+        self._exporter: BatchExporter = AmplitudeExporter(config) if exporter is None else exporter
+        self._exporter.observe(
+            LogObserver(self.log, config.spool_dir),
+            self._waiters,
+            self._results,
+            *([self._sandbox] if self._sandbox is not None else ()),
+            *metrics_observers(self.stats, endpoint=config.endpoint, capacity=config.max_cached_events),
         )
         self._count_refused = self._exporter.refuse if self._sandbox is None else self._sandbox.counted(self._exporter.refuse)
         self._middleware: tuple[Middleware, ...] = tuple(config.middleware)
@@ -171,7 +177,7 @@ class Amplitude:
         if timeout is None:
             taken = self.accept(item, more, None)
             return Result(taken, "pending") if isinstance(taken, str) else taken
-        waiter = self._results.wait_for(item["insert_id"])
+        waiter = self._waiters.wait_for(item["insert_id"])
         try:
             taken = self.accept(item, more, None)
             if not isinstance(taken, str):

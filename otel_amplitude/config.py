@@ -352,10 +352,9 @@ class Config:
     )
 
     # on disk
-    spool: Literal["overflow", "always"] | None = _option(
-        _choice("overflow", "always"), None, "Keep events on disk when memory is full and at exit (overflow), or always."
+    spool_dir: str | None = _option(
+        _text, None, "A private folder: every event is on disk before it counts as accepted. Without it, events are in memory only."
     )
-    spool_dir: str | None = _option(_text, None, "The folder of the spool; needed with `spool`.")
     max_spool_bytes: int = _option(
         _number(8 * _KIB**2, _KIB**4, whole=True), 64 * _KIB**2, "Bytes on disk of all processes and projects that share `spool_dir`."
     )
@@ -433,11 +432,6 @@ class Config:
             raise ConfigurationError(
                 f"server_url must be https, not {self.endpoint!r}: the key and the events would travel in plain text; "
                 f"use https, or set {ENVIRONMENT_PREFIX}ALLOW_INSECURE_HTTP=true"
-            )
-        if self.spool and not self.spool_dir:
-            raise ConfigurationError(
-                f"spool_dir must be given with spool={self.spool!r}: a private folder on a disk that survives; "
-                f"set {ENVIRONMENT_PREFIX}SPOOL_DIR"
             )
         if not self.batch_endpoint and self.server_url is None and self.max_batch_bytes > limits.MAX_REQUEST_BYTES:
             raise ConfigurationError(

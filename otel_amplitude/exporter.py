@@ -34,8 +34,16 @@ def ids_of(event: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def read_ids(body: bytes) -> tuple[str, ...]:
-    """Give the same for an encoded event; as text, whatever somebody put into the file it comes from."""
-    return tuple(map(str, ids_of(orjson.loads(body))))
+    """Give the same for an event that was read from a file.
+
+    Raises:
+        ValueError: the bytes are not exactly one JSON object with the keys of an event. They must not travel: they could end the array of
+            events that they stand in, and add keys to the request.
+    """
+    event = orjson.loads(body)
+    if not isinstance(event, dict) or not isinstance(event.get("event_type"), str):
+        raise ValueError("not an event")  # noqa: TRY004 -- the bytes are wrong, not their type
+    return tuple(map(str, ids_of(event)))
 
 
 class AmplitudeExporter(BatchExporter):
@@ -66,7 +74,6 @@ class AmplitudeExporter(BatchExporter):
                 max_in_flight=config.max_in_flight,
                 request_timeout=config.request_timeout,
                 shutdown_timeout=config.shutdown_timeout,
-                spool_always=config.spool == "always",
             ),
             observers=observers,
             retry=config.retry or (ExponentialBackoff() if config.retry_timeouts is None else FixedWaits(config.retry_timeouts)),
@@ -114,7 +121,7 @@ def _transport(config: Config) -> Transport:
 
 
 def _spool(config: Config) -> Spool | None:
-    if not config.spool or not config.spool_dir:
+    if not config.spool_dir:
         return None
     from otel_amplitude.delivery.disk.spool import Spool, fingerprint  # noqa: PLC0415 -- only those who keep events on disk pay for it
 

@@ -62,7 +62,7 @@ class Waiter:
         self._result: Result | None = None
 
     def settle(self, result: Result) -> None:
-        """Wake the caller. Runs on a sender thread."""
+        """Wake the caller. Runs on the worker."""
         self._result = result
         self._settled.set()
 
@@ -77,23 +77,24 @@ class Waiter:
         self._forget(self)
 
 
-class Results(Observer):
-    """Tells `on_result` and the waiters what became of each event, exactly once; and `on_retry` what will be tried again.
+def _result(parcel: Parcel, outcome: str, reason: str, status: int | None, attempts: int) -> Result:
+    insert_id = str(orjson.loads(parcel.body).get("insert_id", ""))
+    return Result(insert_id, outcome, reason, status, attempts, _body=parcel.body)
 
-    Runs on sender threads, outside every lock of delivery. What a callback raises is logged once a minute.
-    """
 
-    def __init__(self, on_result: Callable[[Result], None] | None, on_retry: Callable[[Any, int, bool], None] | None, log: Log) -> None:
-        self._on_result = on_result
-        self._on_retry = on_retry
-        self._log = log
+class Waiters(Observer):
+    """Wakes callers of `log_event` that wait. Runs on the worker, so that they wait for no callback."""
+
+    on_worker = True
+
+    def __init__(self) -> None:
         # By waiter, not by key: two callers may wait for one insert_id.
         self._waiters: dict[Waiter, str] = {}
 
     @property
     def wants_results(self) -> bool:
-        """Whether anybody asks; where nobody does, delivery does no work for each event."""
-        return self._on_result is not None or bool(self._waiters)
+        """Whether any caller waits; where none does, delivery does no work for each event."""
+        return bool(self._waiters)
 
     def wait_for(self, insert_id: str) -> Waiter:
         """Ask for the result of one event, before it is submitted."""
@@ -104,19 +105,41 @@ class Results(Observer):
     def _forget(self, waiter: Waiter) -> None:
         self._waiters.pop(waiter, None)
 
-    def finished(self, parcel: Parcel, outcome: str, reason: str, status: int | None) -> None:
+    def finished(self, parcel: Parcel, outcome: str, reason: str, status: int | None, attempts: int) -> None:
         """One parcel reached its end."""
-        insert_id = str(orjson.loads(parcel.body).get("insert_id", ""))
-        # The dispatcher charges what failed; the request that settled the event counts as well.
-        attempts = parcel.attempts + (outcome != "dropped")
-        result = Result(insert_id, outcome, reason, status, attempts, _body=parcel.body)
+        result = _result(parcel, outcome, reason, status, attempts)
         for waiter, wanted in list(self._waiters.items()):
-            if wanted == insert_id:
+            if wanted == result.insert_id:
                 waiter.settle(result)
-        if self._on_result is not None:
-            self._guarded("on_result", self._on_result, result)
 
-    def retried(self, receipt: Receipt, attempt: int, last: bool) -> None:
+
+class Results(Observer):
+    """Calls `on_result` with what became of each event, exactly once, and `on_retry` with what will be sent again.
+
+    Runs on the callbacks thread. What a callback raises is logged once a minute.
+    """
+
+    def __init__(self, on_result: Callable[[Result], None] | None, on_retry: Callable[[Any, int, bool], None] | None, log: Log) -> None:
+        self._on_result = on_result
+        self._on_retry = on_retry
+        self._log = log
+
+    @property
+    def wants_results(self) -> bool:
+        """Whether `on_result` is given; where it is not, delivery does no work for each event."""
+        return self._on_result is not None
+
+    @property
+    def wants_retries(self) -> bool:
+        """Whether `on_retry` is given."""
+        return self._on_retry is not None
+
+    def finished(self, parcel: Parcel, outcome: str, reason: str, status: int | None, attempts: int) -> None:
+        """One parcel reached its end."""
+        if self._on_result is not None:
+            self._guarded("on_result", self._on_result, _result(parcel, outcome, reason, status, attempts))
+
+    def retried(self, receipt: Receipt, attempt: int, *, last: bool) -> None:
         """A batch will be sent again."""
         if self._on_retry is not None:
             self._guarded("on_retry", self._on_retry, receipt.response, attempt, last)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from otel_amplitude.delivery.books import Stats
-from otel_amplitude.delivery.dispatcher import Batch, DeliveryOptions, Dispatcher
+from otel_amplitude.delivery.books import Pending, Stats
+from otel_amplitude.delivery.dispatcher import Answer, Batch, DeliveryOptions, Dispatcher, attempts_to_ask
 from otel_amplitude.delivery.observer import Observer, tell
 from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.delivery.receipt import ACKNOWLEDGED, RESEND, Outcome, Receipt, Split, Verdict
@@ -62,6 +62,7 @@ class Memory(Observer):
         self._wants_results = wants_results
         self.ends: list[tuple[str, str, str]] = []
         self.parcels: list[Parcel] = []
+        self.attempts: list[int] = []
         self.told: list[tuple[object, ...]] = []
         self.batches: list[list[str]] = []
         self.stats: Stats | None = None
@@ -79,7 +80,8 @@ class Memory(Observer):
     def retried(self, receipt: Receipt, attempt: int, *, last: bool) -> None:
         self.told.append(("retried", receipt.reason, attempt, last))
 
-    def finished(self, parcel: Parcel, outcome: str, reason: str, status: int | None) -> None:
+    def finished(self, parcel: Parcel, outcome: str, reason: str, status: int | None, attempts: int) -> None:
+        self.attempts.append(attempts)
         self.ends.append((*names([parcel]), outcome, reason))
         self.parcels.append(parcel)
 
@@ -107,34 +109,150 @@ class Memory(Observer):
         return Counter(outcome for _, outcome, _ in self.ends)
 
 
+class Events:
+    """A source of parcels in memory: numbers are positions in a list, and everything is at hand."""
+
+    def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
+        self._clock = clock
+        self.parcels: list[Parcel] = []
+        self.times: list[float] = []
+        self.resolved: set[int] = set()
+        self.flying: set[int] = set()
+        self.lined: set[int] = set()
+        self.cursor = 0
+
+    def add(self, *parcels: Parcel) -> None:
+        self.parcels += parcels
+        self.times += [self._clock()] * len(parcels)
+
+    def read(self) -> tuple[int, Parcel] | None:
+        while self.cursor < len(self.parcels):
+            number = self.cursor
+            if number not in self.resolved:
+                parcel = self.at_hand(number)
+                if parcel is None:
+                    return None
+                self.cursor += 1
+                return number, parcel
+            self.cursor += 1
+        return None
+
+    def at_hand(self, number: int) -> Parcel | None:
+        return self.parcels[number]
+
+    def parcel(self, number: int, following: Callable[[], Sequence[int]]) -> Parcel | None:
+        assert number in following()
+        return self.at_hand(number)
+
+    def evict(self, number: int) -> None:
+        assert number not in self.resolved
+
+    def accepted_at(self, number: int) -> float:
+        return self.times[number]
+
+    def is_suspect(self, number: int) -> bool:
+        return False
+
+    def resolve(self, number: int) -> None:
+        assert number not in self.resolved
+        self.resolved.add(number)
+
+    def moved(self, numbers: Iterable[int], *, lined: int = 0, flying: int = 0) -> None:
+        for number in numbers:
+            for change, place in ((lined, self.lined), (flying, self.flying)):
+                if change:
+                    assert (number in place) == (change < 0)
+                    (place.add if change > 0 else place.discard)(number)
+
+    def expired(self, before: float) -> list[tuple[int, Parcel]]:
+        return [
+            (number, self.parcels[number])
+            for number, at in enumerate(self.times)
+            if at < before and number not in self.resolved and number not in self.flying
+        ]
+
+    @property
+    def oldest_at(self) -> float | None:
+        left = [at for number, at in enumerate(self.times) if number not in self.resolved and number not in self.flying]
+        return min(left, default=None)
+
+    def is_settled(self, mark: int) -> bool:
+        return all(number in self.resolved for number in range(min(mark, len(self.parcels))))
+
+    def rest(self) -> list[tuple[int, Parcel]]:
+        return [(number, parcel) for number, parcel in enumerate(self.parcels) if number not in self.resolved]
+
+
+class EventsOnDisk(Events):
+    """The same on a disk: an event that is not at hand has to be loaded, and one that has to wait may leave the memory."""
+
+    def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
+        super().__init__(clock)
+        self.loaded: set[int] = set()
+        self.wanted: set[int] = set()
+
+    def at_hand(self, number: int) -> Parcel | None:
+        if number in self.loaded:
+            return self.parcels[number]
+        self.wanted.add(number)
+        return None
+
+    def evict(self, number: int) -> None:
+        super().evict(number)
+        self.loaded.discard(number)
+
+    def load(self) -> bool:
+        """Read back what was asked for, and what follows; whether there was anything."""
+        found = bool(self.wanted)
+        for number in self.wanted:
+            self.loaded.update(range(number, number + 3))
+        self.wanted = set()
+        return found
+
+    @property
+    def oldest_at(self) -> float | None:
+        return None
+
+    def expired(self, before: float) -> list[tuple[int, Parcel]]:
+        return []
+
+
 class Desk:
     """A dispatcher with a clock that stands still until it is moved, and an observer."""
 
     def __init__(self, retry: RetryPolicy | None = None, chance: float = 1.0, **options: float) -> None:
         self.now = 0.0
         self.memory = Memory()
-        self.options = DeliveryOptions(**options)
-        self.dispatcher = Dispatcher(self.options, retry or ExponentialBackoff(), lambda: chance, wants_results=lambda: True)
+        self.chance = chance
+        self.retry = retry or ExponentialBackoff()
+        self.options = DeliveryOptions(**options)  # type: ignore[arg-type]
+        self.events = Events(lambda: self.now)
+        self.dispatcher = Dispatcher(self.options, self.events, wants_results=lambda: True, random=lambda: chance)
 
     def accept(self, *parcels: Parcel) -> None:
-        self.dispatcher.accept(parcels, self.now)
+        self.events.add(*parcels)
 
     def next(self) -> Batch | None:
         return self.dispatcher.next_batch(self.now)
 
+    def wake(self) -> float | None:
+        """When there is something to send, where there is nothing now."""
+        assert self.next() is None
+        return self.dispatcher.wake_at()
+
     def send(self) -> Batch:
         """Give the next batch without waiting for company."""
-        self.dispatcher.hurry(self.dispatcher.last_order)
+        self.dispatcher.hurry(len(self.events.parcels))
         batch = self.next()
         assert batch is not None
         return batch
 
     def settle(self, batch: Batch, receipt: Receipt) -> None:
-        self.dispatcher.settle(batch, receipt, self.now)
+        self.dispatcher.settle(batch, answer(batch, receipt, self.retry, lambda: self.chance), self.now)
         self.tell()
 
-    def expire(self, wall_ms: int) -> None:
-        self.dispatcher.expire(wall_ms, self.now)
+    def expire(self) -> None:
+        self.dispatcher.expire(self.now)
         self.tell()
 
     def tell(self) -> None:
@@ -142,66 +260,20 @@ class Desk:
         tell([self.memory], notes)
 
     def stats(self) -> Stats:
-        return self.dispatcher.stats()
+        """The counters, counted from the structures."""
+        ledger, flying, held = self.dispatcher.ledger, len(self.events.flying), self.dispatcher.held
+        rest = len(self.events.rest())
+        return Stats(
+            accepted=len(self.events.parcels),
+            acknowledged=ledger.acknowledged,
+            rejected=ledger.rejected,
+            dropped=ledger.dropped,
+            pending=Pending(queued=rest - flying - held, held=held, in_flight=flying),
+        )
 
 
-class Record:
-    """An event on a `Disk`."""
-
-    def __init__(self, parcel: Parcel) -> None:
-        self.parcel = parcel
-        self.order = self.attempts = 0
-        self.state = "unread"  # then "read"; "shelved", "unread"; "gone"
-
-
-class Disk:
-    """A spool without files: gives everything once, oldest first, and what is shelved once more when it is told to revisit."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.adopted = self.corrupt = self.expired = self.gone = 0
-
-    @property
-    def appended(self) -> int:
-        return len(self.records)
-
-    @property
-    def behind(self) -> bool:
-        return any(record.state == "unread" for record in self.records)
-
-    @property
-    def revisits(self) -> bool:
-        return any(record.state == "unread" and record.order for record in self.records)
-
-    def write(self, parcel: Parcel) -> None:
-        self.records.append(Record(parcel))
-
-    def read(self, most: int, before_ms: int, expired: list[Parcel]) -> list[Parcel]:
-        found: list[Parcel] = []
-        for record in [record for record in self.records if record.state == "unread"][:most]:
-            parcel = Parcel(record.parcel.body, record.parcel.ids, record.parcel.accepted_ms, record)
-            parcel.order, parcel.attempts = record.order, record.attempts
-            is_old = parcel.accepted_ms < before_ms
-            record.state = "gone" if is_old else "read"
-            self.expired += is_old
-            self.gone += is_old and not record.order
-            (expired if is_old else found).append(parcel)
-        return found
-
-    def shelve(self, parcels: Sequence[Parcel]) -> None:
-        for parcel in parcels:
-            record = parcel.place
-            assert isinstance(record, Record)
-            assert record.state == "read"
-            record.state, record.order, record.attempts = "shelved", parcel.order, parcel.attempts
-
-    def revisit(self) -> None:
-        for record in self.records:
-            if record.state == "shelved":
-                record.state = "unread"
-
-    def resolve(self, places: Sequence[object]) -> None:
-        for record in places:
-            assert isinstance(record, Record)
-            assert record.state == "read"
-            record.state = "gone"
+def answer(batch: Batch, receipt: Receipt, retry: RetryPolicy, random: Callable[[], float], seconds: float = 0.1) -> Answer:
+    """What a sender posts for a receipt: the policy is asked once for each attempt number."""
+    attempts = attempts_to_ask(batch, receipt)
+    ahead = [attempts[-1] + 1] if attempts else []
+    return Answer(receipt, {attempt: retry.wait(attempt, random) for attempt in {*attempts, *ahead}}, seconds)

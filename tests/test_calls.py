@@ -227,14 +227,14 @@ def test_the_worker_is_woken_once_for_many_events(monkeypatch: pytest.MonkeyPatc
     """The first event wakes it; those that join the first change nothing until a batch is full."""
     amplitude = Amplitude(Config(KEY, transport=FakeTransport(), upload_interval=60.0))
     amplitude.log_event(EVENT)
-    exporter = amplitude._exporter
+    worker = amplitude._exporter._worker()
     settled = threading.Event()
     for _ in range(1_000):
-        if exporter._wake_events > 1 and exporter._dispatcher.backlog.ready:
+        if worker.queue._wake_at > 1 and worker.dispatcher.staged:
             break
         settled.wait(0.01)
-    wakes = []
-    monkeypatch.setattr(exporter, "_wake_worker", lambda: wakes.append(1))
+    wakes: list[int] = []
+    monkeypatch.setattr(worker.queue, "_wake", lambda: wakes.append(1))
     for _ in range(900):
         amplitude.log_event(EVENT)
     amplitude.shutdown(0.1)

@@ -448,15 +448,25 @@ def test_every_attempt_sends_the_same_bytes(make: Any) -> None:
 @pytest.mark.parametrize(
     ("body", "ids"),
     [
-        (b'{"user_id": "u-12345", "device_id": "d-12345"}', ("u-12345", "d-12345")),
-        (b'{"device_id": "d-12345"}', ("d-12345",)),
-        (b"{}", ("",)),
-        (b'{"user_id": ["u"], "device_id": {"d": 1}}', ("['u']", "{'d': 1}")),
+        (b'{"event_type": "t", "user_id": "u-12345", "device_id": "d-12345"}', ("u-12345", "d-12345")),
+        (b'{"event_type": "t", "device_id": "d-12345"}', ("d-12345",)),
+        (b'{"event_type": "t"}', ("",)),
+        (b'{"event_type": "t", "user_id": ["u"], "device_id": {"d": 1}}', ("['u']", "{'d': 1}")),
     ],
 )
 def test_ids_that_are_read_back_are_text(body: bytes, ids: tuple[str, ...]) -> None:
     """They become keys of what is held, so that nothing a file holds may be anything else."""
     assert read_ids(body) == ids
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{}", b"[]", b'"t"', b'{"event_type": 1}', b'{"event_type": "t"} {}', b'{"event_type": "t"}],"api_key":"x","x":[{}', b"\xff"],
+)
+def test_what_is_not_exactly_one_event_does_not_travel(body: bytes) -> None:
+    """Security row S10: it could end its place in the request and add keys to it."""
+    with pytest.raises(ValueError):  # noqa: PT011 -- whatever orjson says of it
+        read_ids(body)
 
 
 def test_rules_that_can_not_be_used_are_told_at_once() -> None:

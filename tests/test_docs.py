@@ -382,7 +382,7 @@ def log_events() -> set[str]:
     """The names under which the package logs, read from its source."""
     named = re.compile(
         r"(?:debug|warning|error|announce|tell|_told|hint_once|say_books)\(\s*f?\"([a-z_]+\.[a-z_]+)[\":]"
-        r"|\(\(\"(spool\.\w+)\"|event: str = \"([a-z_]+\.[a-z_]+)\""
+        r"|noticed\(\"(spool\.\w+)\"|event: str = \"([a-z_]+\.[a-z_]+)\""
     )
     sources = [path.read_text(encoding="utf-8") for path in HOUSE.rglob("*.py") if "sandbox" not in path.parts]
     return {"".join(groups) for source in sources for groups in named.findall(source)}

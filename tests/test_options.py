@@ -107,12 +107,15 @@ class Clock:
         """Let time pass, and let the worker look at the clock."""
         self.now += seconds
         self.wall += seconds
-        self.exporter._wake.put(None)
+        self.exporter._worker()._wake()
 
     def due(self) -> float:
         """In how many seconds the worker has something to do."""
-        with self.exporter._locked():
-            return self.exporter._dispatcher.wake_at(self.now, int(self.wall * 1000)) - self.now
+        end = time.monotonic() + PATIENCE
+        while (at := self.exporter._worker().dispatcher.wake_at()) is None:
+            assert time.monotonic() < end, "the worker waits for nothing"
+            time.sleep(0.001)
+        return at - self.now
 
 
 @pytest.fixture
@@ -583,11 +586,11 @@ def spooled(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-@shows("spool", "spool_dir")
-def test_always_means_on_disk_before_log_event_returns(make: Any, tmp_path: Path) -> None:
+@shows("spool_dir")
+def test_spool_dir_means_on_disk_before_log_event_returns(make: Any, tmp_path: Path) -> None:
     """SIGKILL the next moment loses nothing."""
     stuck = Stuck()
-    client = make(transport=stuck, spool="always", spool_dir=str(tmp_path), upload_interval=3600)
+    client = make(transport=stuck, spool_dir=str(tmp_path), upload_interval=3600)
     before = spooled(tmp_path)
     client.log_event(EVENT)
     assert spooled(tmp_path) > before
@@ -595,18 +598,17 @@ def test_always_means_on_disk_before_log_event_returns(make: Any, tmp_path: Path
     assert client.flush(PATIENCE)
 
 
-@shows("spool", "spool_dir")
-def test_overflow_keeps_at_exit_what_could_not_be_sent(
+@shows("spool_dir")
+def test_spool_dir_keeps_at_exit_what_could_not_be_sent(
     make: Any, transport: Signalling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next process sends it under the same insert_id."""
-    monkeypatch.setattr("otel_amplitude.delivery.batch_exporter._GRACE_SECONDS", PATIENCE)  # the disk may be slow
-    monkeypatch.setattr("otel_amplitude.delivery.disk.spool._CLOSE_WAIT", PATIENCE)
-    dead = make(transport=Signalling(lambda _: answer(503)), spool="overflow", spool_dir=str(tmp_path), shutdown_timeout=0.3)
+    monkeypatch.setattr("otel_amplitude.delivery.worker.GRACE_SECONDS", PATIENCE)  # the disk may be slow
+    dead = make(transport=Signalling(lambda _: answer(503)), spool_dir=str(tmp_path), shutdown_timeout=0.3)
     key = dead.log_event(EVENT).insert_id
     dead.shutdown()
     assert transport.requests == []
-    following = make(spool="overflow", spool_dir=str(tmp_path))
+    following = make(spool_dir=str(tmp_path))
     following.log_event(EVENT)
     transport.wait()
     assert following.flush(PATIENCE)
@@ -619,9 +621,7 @@ def test_the_disk_is_bounded(make: Any, tmp_path: Path) -> None:
     """Beyond it events are refused or dropped, counted, and the files stay small."""
     most = 8 * 1024**2
     stuck = Stuck()
-    client = make(
-        transport=stuck, spool="overflow", spool_dir=str(tmp_path), max_spool_bytes=most, max_cached_bytes=64 * 1024, upload_interval=3600
-    )
+    client = make(transport=stuck, spool_dir=str(tmp_path), max_spool_bytes=most, max_cached_bytes=64 * 1024, upload_interval=3600)
     large = {f"text{number}": "x" * 1000 for number in range(55)}
     for number in range(250):
         client.log_event({**EVENT, "user_id": f"user-{number}", "event_properties": large})

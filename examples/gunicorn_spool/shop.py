@@ -15,7 +15,7 @@ from opentelemetry.instrumentation.flask import FlaskInstrumentor
 
 import otel_amplitude
 
-amplitude = otel_amplitude.configure(spool="always", spool_dir=os.environ["SPOOL_DIR"])
+amplitude = otel_amplitude.configure(spool_dir=os.environ["SPOOL_DIR"])
 app = Flask(__name__)
 FlaskInstrumentor().instrument_app(app)
 

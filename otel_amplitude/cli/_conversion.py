@@ -45,7 +45,7 @@ _KEY_OF_NOBODY: Final = "not-sent-anywhere"
 OURS: Final[dict[str, Any]] = {
     "auto_events_per_minute": 0,
     "upload_interval": 0.2,
-    "spool": None,
+    "spool_dir": None,
     "dry_run": False,
     "max_cached_events": 500_000,
     "max_cached_bytes": 512 * 2**20,

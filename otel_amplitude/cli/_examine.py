@@ -602,7 +602,7 @@ def resource(setup: Setup) -> Iterator[Finding]:
 def spool(setup: Setup) -> Iterator[Finding]:
     """The spool directory can be trusted and used, and holds nothing that nobody will send."""
     config = setup.config
-    if config is None or not config.spool or not config.spool_dir:
+    if config is None or not config.spool_dir:
         return
     path = Path(config.spool_dir).absolute()
     try:

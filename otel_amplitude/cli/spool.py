@@ -22,6 +22,7 @@ from otel_amplitude.cli._options import add_options, epilog, make_config
 from otel_amplitude.cli._table import Progress, counted, print_table
 from otel_amplitude.config import ENVIRONMENT_PREFIX
 from otel_amplitude.delivery.books import Stats
+from otel_amplitude.delivery.disk.directory import QUARANTINE
 from otel_amplitude.delivery.disk.inspect import SegmentReport, inspect, iter_records, purge
 from otel_amplitude.delivery.disk.spool import fingerprint
 from otel_amplitude.exporter import AmplitudeExporter
@@ -119,6 +120,8 @@ def _moment(milliseconds: int | None) -> str:
 
 
 def _owner(segment: SegmentReport) -> str:
+    if segment.process == QUARANTINE:
+        return "set aside"
     return "not readable" if segment.foreign else "running" if segment.alive else "ended"
 
 
@@ -191,26 +194,19 @@ def _purge(arguments: argparse.Namespace) -> int:
     return 1 if report.busy else 0
 
 
-class _Replayer(AmplitudeExporter):
-    """An exporter that accepts nothing itself, but works all the same."""
-
-    def start(self) -> None:
-        """Start the worker, which adopts what ended processes left, and sends it."""
-        self._start_worker()
-
-
 def _replay(arguments: argparse.Namespace) -> int:
     """Let the exporter itself adopt what ended processes left: the one way by which nothing is lost or sent out of turn."""
-    config = make_config(arguments, spool="overflow", spool_dir=arguments.directory)
+    config = make_config(arguments, spool_dir=arguments.directory)
     ours = fingerprint(config.endpoint, config.api_key)
     found = inspect(arguments.directory)
-    waiting = sum(segment.records for segment in found if segment.fingerprint == ours and not segment.alive)
-    others = sum(segment.records for segment in found if segment.fingerprint != ours and not segment.alive)
+    ended = [segment for segment in found if not segment.alive and segment.process != QUARANTINE]
+    waiting = sum(segment.records for segment in ended if segment.fingerprint == ours)
+    others = sum(segment.records for segment in ended if segment.fingerprint != ours)
     log = Log(config.log_level, (config.api_key, *(config.headers or {}).values()))
-    exporter = _Replayer(replace(config, dry_run=False, upload_interval=0.2), observers=(LogObserver(log, arguments.directory),))
+    exporter = AmplitudeExporter(replace(config, dry_run=False, upload_interval=0.2), observers=(LogObserver(log, arguments.directory),))
     try:
         if waiting:
-            exporter.start()
+            exporter.hurry()
             with Progress("sending", waiting) as progress:
                 _watch(exporter, waiting, arguments.timeout, progress)
     finally:

@@ -1,44 +1,42 @@
-"""When to send, and what to do with the receipt. No thread, no clock, no disk, no network."""
+"""When to send, and what an answer means. Pure: no thread, no clock, no disk, no network; the worker calls it and brings the time."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
-from typing import Final, Protocol
+from operator import itemgetter
+from typing import Final, Literal, NamedTuple, Protocol
 
-from otel_amplitude.delivery.backlog import Backlog, bytes_of, in_order
-from otel_amplitude.delivery.books import Pending, Stats
-from otel_amplitude.delivery.ledger import Ledger
+from otel_amplitude.delivery.books import Ledger
+from otel_amplitude.delivery.lines import Entry, Lines
 from otel_amplitude.delivery.observer import Note
 from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.delivery.receipt import ACKNOWLEDGED, Outcome, Receipt, Split, Verdict
-from otel_amplitude.delivery.retry import ExponentialBackoff, RetryPolicy
+from otel_amplitude.delivery.retry import ExponentialBackoff
 
 # A server's delay is a minimum, but a mistaken one must not stop us for a day.
 MOST_PAUSE: Final = 300.0
-# Nor may a user's policy stop us for ever.
-MOST_WAIT: Final = 86_400.0
-# Whoever can make ids must not fill our memory with them: above this everyone waits instead.
+# Bound on held ids, because clients choose ids. Above it, all sending pauses.
 MOST_HELD_IDS: Final = 10_000
-# The followers of one id may take this part of the memory, and so may all who wait for ids and can wait on disk as well.
+# Bound on events in line. Above it, reading forward stops; what is in line is still sent.
+MOST_IN_LINE: Final = 200_000
+# The followers of one id may take this part of the memory.
 FOLLOWERS_SHARE: Final = 10
-# Each success lets the byte target, lowered by a 413, grow by this factor.
+# Each success lets the byte target, lowered by a 413, grow by this factor, but not to a size that was refused, until so many
+# requests were accepted since.
 RECOVERY: Final = 1.1
+FORGOTTEN_AFTER: Final = 50
 # `send_batch` raised this often for one parcel alone: the parcel is the cause.
 MOST_RAISES: Final = 20
 # What a parcel is that can not be divided any further.
 _FINAL: Final = {Split.BISECT: "invalid", Split.SMALLER: "too_large", Split.ONCE: "forbidden"}
-# While ids are held, arrivals are looked at when there are this many, so that the share of one id is enforced.
-_HELD_COMPANY: Final = 256
 _NEVER: Final = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryOptions:
-    """The numbers of delivery; durations in seconds, sizes in bytes. Whoever makes one has checked them.
+    """The numbers of delivery; durations in seconds, sizes in bytes. They are checked by the caller.
 
     Attributes:
         upload_interval: how long a parcel may wait for company.
@@ -50,7 +48,8 @@ class DeliveryOptions:
         max_in_flight: requests at once while a backlog exists.
         request_timeout: total for one attempt.
         shutdown_timeout: bound for the end of a `multiprocessing` child.
-        spool_always: every parcel goes through the disk, not only what exceeds three quarters of the memory bounds.
+        at_end: what happens at shutdown to what could not be settled: `spool` keeps it on disk, `drop` counts it as dropped, `return`
+            hands it back to the source that keeps it. Without a spool, `spool` means `drop`.
     """
 
     upload_interval: float = 1.0
@@ -62,421 +61,432 @@ class DeliveryOptions:
     max_in_flight: int = 4
     request_timeout: float = 10.0
     shutdown_timeout: float = 5.0
-    spool_always: bool = False
+    at_end: Literal["spool", "drop", "return"] = "spool"
 
 
 class Batch(list[Parcel]):
     """The parcels of one request, in order.
 
     Attributes:
+        numbers: the number of each.
+        attempts: how many requests that contained each were charged to it.
         halved: whether it is a part of a request that was divided once (`Split.ONCE`): the same answer again is final.
         sent_at: when it was handed out.
-    """
-
-    def __init__(self, parcels: Iterable[Parcel], sent_at: float, *, halved: bool = False) -> None:
-        super().__init__(parcels)
-        self.halved = halved
-        self.sent_at = sent_at
-
-    @cached_property
-    def size(self) -> int:
-        """Bytes of the request, commas included; looked at only where one is too large."""
-        return bytes_of(self) + len(self)
-
-    @cached_property
-    def ids(self) -> frozenset[str]:
-        """All ids of its parcels; looked at only while another request may fly beside this one."""
-        return frozenset(name for parcel in self for name in parcel.ids)
-
-
-def _finished(parcel: Parcel, outcome: str, reason: str, status: int | None) -> Note:
-    return lambda observer: observer.finished(parcel, outcome, reason, status) if observer.wants_results else None
-
-
-class DiskBooks(Protocol):
-    """What a spool says of itself, in one consistent look.
-
-    Attributes:
-        appended: parcels written by this process.
-        adopted: parcels taken over from processes that ended.
-        expired: parcels that were too old when their turn came.
-        corrupt: parcels whose bytes were damaged.
-        gone: those of them that were never read.
-    """
-
-    @property
-    def appended(self) -> int:
-        """See the class."""
-        ...
-
-    @property
-    def adopted(self) -> int:
-        """See the class."""
-        ...
-
-    @property
-    def expired(self) -> int:
-        """See the class."""
-        ...
-
-    @property
-    def corrupt(self) -> int:
-        """See the class."""
-        ...
-
-    @property
-    def gone(self) -> int:
-        """See the class."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class NoDisk:
-    """The books of no spool at all."""
-
-    appended: int = 0
-    adopted: int = 0
-    expired: int = 0
-    corrupt: int = 0
-    gone: int = 0
-
-
-NO_DISK: Final = NoDisk()
-
-
-class Dispatcher:
-    """Decides for one process; whoever calls it holds one lock around every call and brings the time.
-
-    Laws: while the server is at fault all wait and one request probes; while an id is at fault that id waits; nobody else pays.
-    Every parcel that was accepted reaches exactly one end.
-
-    Attributes:
-        ledger: the books.
-        backlog: what is to be sent.
-        flying: the requests under way.
-        from_disk: parcels that came into memory from the disk, and did not go back.
-        memory_bytes: bytes of all bodies in memory.
-        notes: what observers are to be told once the lock is released.
-        resolved: places on disk that are done with.
-        shelved: parcels that stay on disk, to be read again.
-        last_order: number of the parcel accepted last.
+        is_suspect: it is one parcel of a segment with which several processes ended: its place is noted on disk before it is sent.
     """
 
     def __init__(
         self,
-        options: DeliveryOptions,
-        retry: RetryPolicy,
-        random: Callable[[], float],
+        parcels: Iterable[Parcel],
+        sent_at: float = 0.0,
         *,
-        wants_results: Callable[[], bool] = lambda: False,
+        numbers: Sequence[int] = (),
+        attempts: Sequence[int] = (),
+        halved: bool = False,
+        is_suspect: bool = False,
     ) -> None:
+        super().__init__(parcels)
+        self.numbers = list(numbers)
+        self.attempts = list(attempts) or [0] * len(self)
+        self.halved = halved
+        self.sent_at = sent_at
+        self.is_suspect = is_suspect
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of the request, commas included; looked at only where one is too large."""
+        return sum([len(parcel.body) for parcel in self]) + len(self)
+
+    @cached_property
+    def ids(self) -> frozenset[str]:
+        """All ids of its parcels."""
+        return frozenset([name for parcel in self for name in parcel.ids])
+
+
+class Answer(NamedTuple):
+    """What a sender posts.
+
+    Attributes:
+        receipt: one outcome for each parcel of the batch.
+        waits: what the retry policy said, by attempt number.
+        seconds: how long the request took.
+    """
+
+    receipt: Receipt
+    waits: Mapping[int, float | None]
+    seconds: float
+
+
+class Source(Protocol):
+    """Where parcels come from, by number: the queue, as the worker reads it."""
+
+    def read(self) -> tuple[int, Parcel] | None:
+        """Give the next parcel that was not read yet, in order; None: there is none, or it is being loaded."""
+        ...
+
+    def parcel(self, number: int, following: Callable[[], Sequence[int]]) -> Parcel | None:
+        """Give a parcel that was read before; None: it is being loaded, and with it what is `following`."""
+        ...
+
+    def evict(self, number: int) -> None:
+        """A parcel that has to wait may leave the memory, if it lies on disk and memory is short."""
+        ...
+
+    def accepted_at(self, number: int) -> float:
+        """Give when it was accepted, on the exporter's clock."""
+        ...
+
+    def is_suspect(self, number: int) -> bool:
+        """Whether it has to be sent alone."""
+        ...
+
+    def resolve(self, number: int) -> None:
+        """Forget a parcel that came to its end."""
+        ...
+
+    def moved(self, numbers: Iterable[int], *, lined: int = 0, flying: int = 0) -> None:
+        """Count parcels that enter (1) or leave (-1) a line or a request."""
+        ...
+
+    def expired(self, before: float) -> list[tuple[int, Parcel]]:
+        """Give the parcels in memory that were accepted before a moment and are in no request."""
+        ...
+
+    @property
+    def oldest_at(self) -> float | None:
+        """When the oldest parcel in memory that is in no request was accepted, or None."""
+        ...
+
+
+def attempts_to_ask(batch: Batch, receipt: Receipt) -> list[int]:
+    """Give the attempt numbers for which the retry policy decides what happens after this receipt. Runs on a sender."""
+    final = _finality(batch, receipt)
+    return sorted(
+        {
+            attempts + 1
+            for attempts, outcome in zip(batch.attempts, receipt.outcomes, strict=True)
+            if outcome.verdict is Verdict.RETRY and outcome.charged and final is None
+        }
+    )
+
+
+def _finality(batch: Batch, receipt: Receipt) -> Outcome | None:
+    """Give the outcome of parcels that can not be divided any further, or None where there is another way."""
+    split = receipt.split
+    if split is Split.NO or (len(batch) > 1 and not (split is Split.ONCE and batch.halved)):
+        return None
+    return Outcome(Verdict.REJECTED, _FINAL[split])
+
+
+def _finished(parcel: Parcel, outcome: str, reason: str, status: int | None, attempts: int) -> Note:
+    return lambda observer: observer.finished(parcel, outcome, reason, status, attempts) if observer.wants_results else None
+
+
+class Dispatcher:
+    """Decides for one process. Owned by the worker.
+
+    Laws: while the server is at fault all wait and one request probes; while an id is at fault that id waits; nothing else waits.
+    Every parcel that was accepted reaches exactly one end.
+
+    Attributes:
+        lines: what was passed over, and for which ids it waits.
+        ledger: how parcels came to their end.
+        flying: the requests under way.
+        notes: what observers are to be told.
+        results: how many of the notes are results.
+    """
+
+    def __init__(self, options: DeliveryOptions, source: Source, *, wants_results: Callable[[], bool], random: Callable[[], float]) -> None:
+        self.lines = Lines(max(1, options.max_cached_events // FOLLOWERS_SHARE), max(1, options.max_cached_bytes // FOLLOWERS_SHARE))
         self.ledger = Ledger()
-        self.backlog = Backlog()
         self.flying: list[Batch] = []
-        self.from_disk = 0
-        self.memory_bytes = 0
         self.notes: list[Note] = []
-        self.resolved: list[object] = []
-        self.shelved: list[Parcel] = []
-        self.last_order = 0
-        self._read = 0
+        self.results = 0
         self._options = options
-        self._retry = retry
-        self._random = random
+        self._source = source
         self._wants_results = wants_results
+        self._random = random
+        self._staged: list[tuple[int, Parcel]] = []
+        self._staged_bytes = 0
+        self._staged_ends = False
         self._due_at = -_NEVER
-        self._hurried_to = 0
+        self._hurried_to = -1
         self._resume_at = -_NEVER
         self._suspect = False
         self._suspect_since = -_NEVER
         self._faults = 0
         self._target = float(options.max_batch_bytes)
-        self._crowded = False
-        self._oldest_ms = _NEVER
-        self._leaving: list[Parcel] = []
-        self.closed = False
-
-    # What comes in.
-
-    def accept(self, parcels: Sequence[Parcel], now: float) -> int:
-        """Take responsibility for new parcels, in order; give how many bytes they are."""
-        self.ledger.accepted += len(parcels)
-        self._number(parcels)
-        size = self._take_in(parcels, now)
-        self.backlog.append(parcels, size)
-        if self.closed:
-            # They slipped in while the doors were closing; the books must not show them as pending for ever.
-            self._drop(self.backlog.clear(), "shutdown")
-        return size
-
-    def read_from_disk(self, parcels: Sequence[Parcel], now: float) -> None:
-        """Take parcels from the disk into memory, in order; once closed they stay where they are.
-
-        Those that would have to wait for an id, and for whom memory has no room, are `shelved`.
-        """
-        if self.closed:
-            return
-        fresh = [parcel for parcel in parcels if not parcel.order]
-        self._number(fresh)
-        self._read += len(fresh)
-        self.from_disk += len(parcels)
-        self._take_in(parcels, now)
-        self._shelve(self.backlog.read_back(parcels, now))
-        self._shelve_excess()
-
-    def begins_sweep(self, now: float) -> bool:
-        """Whether whoever reads the disk has to read all that is shelved again, from now on until `end_sweep`."""
-        self.backlog.release(now)
-        at = self.backlog.sweep_at()
-        if at is None or at > now or self.shelved:
-            return False
-        self.backlog.shelf.begin_sweep(now)
-        return True
-
-    def end_sweep(self, now: float) -> None:
-        """All that lies on disk was read, or is shelved."""
-        if self.backlog.shelf.sweeps:
-            self.backlog.end_sweep(now)
-
-    def _shelve_excess(self) -> None:
-        if not self.from_disk:
-            return
-        most, most_bytes = self._options.max_cached_events, self._options.max_cached_bytes
-        self._shelve(self.backlog.shelve_excess(most // FOLLOWERS_SHARE, most_bytes // FOLLOWERS_SHARE))
-
-    def _shelve(self, parcels: Sequence[Parcel]) -> None:
-        """Let parcels that left the backlog stay on disk."""
-        self.from_disk -= len(parcels)
-        self.memory_bytes -= bytes_of(parcels)
-        self.shelved += parcels
-
-    def _number(self, parcels: Sequence[Parcel]) -> None:
-        for order, parcel in enumerate(parcels, self.last_order + 1):
-            parcel.order = order
-        self.last_order += len(parcels)
-
-    def _take_in(self, parcels: Sequence[Parcel], now: float) -> int:
-        size = bytes_of(parcels)
-        self.memory_bytes += size
-        self._oldest_ms = min([self._oldest_ms, *[parcel.accepted_ms for parcel in parcels]])
-        if not self.backlog.ready:
-            self._due_at = now + self._options.upload_interval
-        return size
-
-    def id_is_crowded(self, parcel: Parcel) -> bool:
-        """Whether `parcel` would wait behind an id whose followers have used up their share. May be asked without the lock."""
-        holds = self.backlog.holds
-        for name in parcel.ids:
-            hold = holds.get(name)
-            if hold is not None and (
-                hold.events * FOLLOWERS_SHARE >= self._options.max_cached_events
-                or hold.bytes * FOLLOWERS_SHARE >= self._options.max_cached_bytes
-                or len(holds) >= MOST_HELD_IDS
-            ):
-                return True
-        return False
+        self._refused_size = _NEVER
+        self._good_size = 0
+        self._accepted_since = 0
+        self._attempts: dict[int, int] = {}
+        self._cuts: dict[int, Split] = {}
+        self._postponed: list[int] = []
+        self._withdraws: list[Callable[[Parcel], bool]] = []
 
     # When to send.
 
     @property
-    def has_full_batch(self) -> bool:
-        """Whether nothing would be gained by waiting for company."""
-        return len(self.backlog.ready) >= self._options.max_batch_events or self.backlog.size >= self._target
+    def held(self) -> int:
+        """How many events wait since ids are held."""
+        return self.lines.held
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing is sent, nor could be: whoever is in memory waits for somebody else."""
-        return not (self.backlog.ready or self.flying)
+    def staged(self) -> int:
+        """How many events the next request has so far."""
+        return len(self._staged)
 
     @property
-    def _is_hurried(self) -> bool:
-        return bool(self.backlog.ready) and self.backlog.ready[0].order <= self._hurried_to
+    def is_paused(self) -> bool:
+        """Whether the server is at fault: what arrives changes nothing."""
+        return self._suspect
 
     def hurry(self, mark: int) -> None:
         """Let no parcel up to number `mark` wait for company."""
         self._hurried_to = max(self._hurried_to, mark)
 
+    def _is_full(self) -> bool:
+        return self._staged_ends or len(self._staged) >= self._options.max_batch_events or self._staged_bytes >= int(self._target)
+
+    def stage(self, now: float) -> None:
+        """Put the next request together as far as there is anything for it."""
+        self.lines.release(now)
+        oldest = now - self._options.max_event_age
+        while not self._is_full():
+            found = self._next()
+            if found is None:
+                return
+            number, parcel = found
+            if self._source.accepted_at(number) < oldest:
+                self._end([(number, parcel)], "dropped", "expired", None)
+                continue
+            size = len(parcel.body) + 1
+            is_alone = self._source.is_suspect(number)
+            if self._staged and (self._staged_bytes + size > int(self._target) or is_alone):
+                # It does not fit: it comes first in the next request, and nothing of its ids before it.
+                self._staged_ends = True
+                self.lines.back(parcel.ids, [(number, parcel.ids, len(parcel.body))])
+                self._source.moved([number], lined=1)
+                return
+            if not self._staged:
+                self._due_at = now + self._options.upload_interval
+            self._staged.append(found)
+            self._staged_bytes += size
+            self._staged_ends = is_alone or number in self._cuts
+
+    def _next(self) -> tuple[int, Parcel] | None:
+        """Give the next event that may enter the request, first those in line, then by reading forward."""
+        while (number := self.lines.peek()) is not None:
+            parcel = self._source.parcel(number, lambda wanted=number: self.lines.following(wanted, self._options.max_batch_events))  # type: ignore[misc]
+            if parcel is not None:
+                self.lines.take(number)
+                self._source.moved([number], lined=-1)
+                return number, parcel
+            self.lines.postpone()
+            self._postponed.append(number)
+        while len(self.lines) < MOST_IN_LINE:
+            found = self._source.read()
+            if found is None or not self.lines.blocks(found[1].ids):
+                return found
+            self._put_in_line(*found)
+            self._source.evict(found[0])
+        return None
+
+    def _put_in_line(self, number: int, parcel: Parcel) -> None:
+        self.lines.pass_over(number, parcel.ids, len(parcel.body))
+        self._source.moved([number], lined=1)
+
+    def loaded(self) -> None:
+        """Parcels were loaded: look again at those that were not in memory."""
+        postponed, self._postponed = self._postponed, []
+        for number in postponed:
+            self.lines.again(number)
+
     def _sendable_at(self) -> float | None:
         """Give the moment from which `next_batch` gives one; None: not before something else happens."""
-        if not self.backlog.ready or self._crowded:
+        if not self._staged or len(self.flying) >= (1 if self._suspect else self._options.max_in_flight):
             return None
-        if len(self.flying) >= (1 if self._suspect else self._options.max_in_flight):
-            return None
-        at_once = self._is_hurried or self.has_full_batch
+        if self.flying and (self.flying[0].is_suspect or self._source.is_suspect(self._staged[0][0])):
+            return None  # it flies alone, so that an end of the process can be laid to it
+        at_once = self._is_full() or any(number <= self._hurried_to for number, _ in self._staged)
         if self.flying and not at_once:
             return None
         return self._resume_at if at_once else max(self._due_at, self._resume_at)
 
     def next_batch(self, now: float) -> Batch | None:
         """Give the next request, or None when nothing is to be sent now; it is in flight until `settle`."""
-        self.backlog.release(now)
+        self.stage(now)
         at = self._sendable_at()
         if at is None or at > now:
             return None
-        most, most_bytes = self._options.max_batch_events, int(self._target)
-        if self.flying:
-            ids = [batch.ids for batch in self.flying]
-            taken = self.backlog.take_beside(set().union(*ids), most, most_bytes, partly=self._is_hurried)
-            if not taken:
-                # All that could go shares an id with what is in flight: one request of an id at a time.
-                self._crowded = True
-                return None
-        else:
-            taken = self.backlog.take(most, most_bytes)
-        batch = Batch(taken, now, halved=self.backlog.cuts.get(taken[-1].order) is Split.ONCE)
+        numbers = [number for number, _ in self._staged]
+        batch = Batch(
+            [parcel for _, parcel in self._staged],
+            now,
+            numbers=numbers,
+            attempts=[self._attempts.get(number, 0) for number in numbers] if self._attempts else (),
+            halved=bool(self._cuts) and self._cuts.get(numbers[-1]) is Split.ONCE,
+            is_suspect=self._source.is_suspect(numbers[0]),
+        )
+        self._unstage()
+        self.lines.depart(batch.ids)
         self.flying.append(batch)
+        self._source.moved(numbers, flying=1)
         return batch
+
+    def _unstage(self) -> list[tuple[int, Parcel]]:
+        staged, self._staged, self._staged_bytes, self._staged_ends = self._staged, [], 0, False
+        return staged
 
     def wanted_company(self) -> tuple[int, int]:
         """Give how many new parcels, or bytes of them, would change what this dispatcher does next."""
-        if not self.backlog.ready:
-            return 1, self._options.max_batch_bytes
-        if self.has_full_batch or self._suspect:
-            # They are sent when an answer or the clock says so. The books of held ids are brought up to date all the same.
-            return (_HELD_COMPANY if self.backlog.holds else sys.maxsize), sys.maxsize
-        return self._options.max_batch_events - len(self.backlog.ready), max(1, int(self._target) - self.backlog.size)
+        if not self._staged:
+            return 1, 1
+        if self._is_full() or self._suspect:
+            # What arrives is sent when an answer or the clock says so; but the share of one held id is enforced.
+            return (max(1, self._options.max_cached_events // FOLLOWERS_SHARE) if self.lines.holds else 2**62), 2**62
+        return self._options.max_batch_events - len(self._staged), max(1, int(self._target) - self._staged_bytes)
 
-    def wake_at(self, now: float, wall_ms: int) -> float | None:
+    def wake_at(self) -> float | None:
         """Give the moment of the next decision that no event from outside brings, or None."""
-        moments = [self._sendable_at(), self.backlog.next_release if self.backlog.aside else None]
-        if self._oldest_ms < _NEVER:
-            moments.append(now + (self._oldest_ms - wall_ms) / 1000 + self._options.max_event_age)
+        oldest = self._source.oldest_at
+        moments = [self._sendable_at(), self.lines.next_release, None if oldest is None else oldest + self._options.max_event_age]
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def expire(self, wall_ms: int, now: float) -> bool:
-        """Drop what is too old to be sent, and say whether anything was; what is in flight may still arrive."""
-        before_ms = wall_ms - int(self._options.max_event_age * 1000)
-        if self._oldest_ms > before_ms:
-            return False
-        expired = self.backlog.expired(before_ms + 1, now)
-        self._drop(expired, "expired")
-        self._oldest_ms = min([parcel.accepted_ms for parcel in self.backlog], default=_NEVER)
-        return bool(expired)
+    def expire(self, now: float) -> None:
+        """Drop what is in memory and too old to be sent; what is in flight may still arrive."""
+        oldest = self._source.oldest_at
+        if oldest is None or oldest + self._options.max_event_age > now:
+            return
+        gone = self._source.expired(now - self._options.max_event_age)
+        self._leave([number for number, _ in gone])
+        self._end(gone, "dropped", "expired", None)
 
-    def clock_was_set(self, jump_ms: int, wall_ms: int) -> None:
-        """Let nobody's age change because somebody set the clock by `jump_ms`, to `wall_ms`: that must neither expire events nor keep them."""
-        before_ms = wall_ms - jump_ms
-        for parcel in chain(*self.flying, self.backlog, self._leaving):
-            if abs(parcel.accepted_ms - before_ms) < abs(parcel.accepted_ms - wall_ms):  # else it was accepted after that
-                parcel.accepted_ms += jump_ms
-        self._oldest_ms = -_NEVER
-
-    def is_waiting(self, mark: int, disk: DiskBooks = NO_DISK, arriving: int = 0) -> bool:
-        """Whether any parcel up to number `mark` has not come to its end; `disk` and `arriving` as for `stats`."""
-        is_elsewhere = arriving + self.spooled(disk) > 0 and (self.closed or self.last_order < mark)
-        if is_elsewhere or self.backlog.shelf.first <= mark:
-            return True
-        return any(parcel.order <= mark for parcel in chain(*self.flying, self.backlog, self._leaving))
+    def _leave(self, numbers: Sequence[int]) -> None:
+        """Take parcels that are in no request out of wherever they wait."""
+        leaving = set(numbers)
+        if any(number in leaving for number, _ in self._staged):
+            for entry in self._unstage():
+                if entry[0] not in leaving:
+                    self._staged.append(entry)
+                    self._staged_bytes += len(entry[1].body) + 1
+            self._staged_ends = bool(self._staged) and self._staged[-1][0] in self._cuts
+        lined = [number for number in numbers if number in self.lines]
+        for number in lined:
+            self.lines.drop(number)
+        self._source.moved(lined, lined=-1)
 
     # What came back.
 
-    def settle(self, batch: Batch, receipt: Receipt, now: float, seconds: float = 0.0) -> None:
-        """Book what the answer says about each parcel of `batch`, put back what is to be sent again, and decide who waits.
+    def settle(self, batch: Batch, answer: Answer, now: float) -> None:
+        """Count what the answer says about each parcel of `batch`, put back what is to be sent again, and decide who waits.
 
         An answer to a batch that was given up meanwhile (at shutdown) changes nothing.
-
-        Args:
-            batch: as given by `next_batch`.
-            receipt: one outcome for each of its parcels.
-            now: the time.
-            seconds: how long the request took, for observers.
         """
         if not any(batch is other for other in self.flying):
             return
+        receipt, waits, seconds = answer
         self.flying = [other for other in self.flying if other is not batch]
-        self._crowded = False
+        self._source.moved(batch.numbers, flying=-1)
         self.notes.append(lambda observer: observer.settled(batch, receipt, seconds))
         if receipt.outcomes.count(ACKNOWLEDGED) == len(batch):
-            self._acknowledge(batch, receipt.status)
+            self._end(list(zip(batch.numbers, batch, strict=True)), "acknowledged", "", receipt.status)
             self._server_answered()
-            self._target = min(self._target * RECOVERY, float(self._options.max_batch_bytes))
+            self._recover(batch)
+            self.lines.back(batch.ids, ())
             return
-        again, pauses = self._sort(batch, receipt, now)
+        again, pauses = self._sort(batch, receipt, waits, now)
         progress = len(again) < len(batch) or bool(pauses or receipt.pause) or (receipt.split is not Split.NO and len(batch) > 1)
         self._divide(batch, again, receipt.split)
-        self._wait(batch, again, receipt, now, progress=progress)
-        if pauses and len(self.backlog.holds) + len(pauses) > MOST_HELD_IDS:
+        self._wait(batch, again, receipt, waits, now, progress=progress)
+        if pauses and len(self.lines.holds) + len(pauses) > MOST_HELD_IDS:
             self._pause(max(pauses.values()) - now, receipt.reason, now)
             pauses = {}
+        for name, until in pauses.items():
+            self.lines.hold(name, until)
+        again = self._withdrawn(again)
+        entries: list[Entry] = [(number, parcel.ids, len(parcel.body)) for number, parcel in again]
+        self.lines.back(batch.ids, entries)
+        self._source.moved([number for number, _ in again], lined=1)
+        for number, _ in again if pauses else ():
+            self._source.evict(number)
         if again:
-            self._due_at = -_NEVER
-            self._oldest_ms = min([self._oldest_ms, *[parcel.accepted_ms for parcel in again]])
-        self.backlog.give_back(again, pauses, now)
-        self._shelve_excess()
+            self._hurried_to = max(self._hurried_to, again[-1][0])
 
-    def fail(self, batch: Batch, error: BaseException | None, now: float, seconds: float = 0.0) -> None:
-        """Settle a batch for which `send_batch` raised `error`: wait, and halve it until the parcel that makes it raise is alone and given up."""
-        if len(batch) == 1 and batch[0].attempts >= MOST_RAISES and any(batch is other for other in self.flying):
-            self.flying = [other for other in self.flying if other is not batch]
-            self._drop(batch, "internal")
-            return
-        outcomes = [Outcome(Verdict.RETRY, "internal")] * len(batch)
-        split = Split.BISECT if len(batch) > 1 else Split.NO
-        self.settle(batch, Receipt(outcomes, "internal", split, server_fault=True, response=error), now, seconds)
-
-    def _sort(self, batch: Batch, receipt: Receipt, now: float) -> tuple[list[Parcel], dict[str, float]]:
+    def _sort(
+        self, batch: Batch, receipt: Receipt, waits: Mapping[int, float | None], now: float
+    ) -> tuple[list[tuple[int, Parcel]], dict[str, float]]:
         """Bring to their end all parcels that have one; give the others, and the ids that must rest with their moments."""
-        again: list[Parcel] = []
-        exhausted: list[Parcel] = []
+        final = _finality(batch, receipt)
+        ends: dict[tuple[str, str], list[tuple[int, Parcel]]] = {}
+        again: list[tuple[int, Parcel]] = []
         pauses: dict[str, float] = {}
-        held = 0
-        for outcome, parcels in self._by_outcome(batch, receipt).items():
-            if outcome.verdict is Verdict.ACKNOWLEDGED:
-                self._acknowledge(parcels, receipt.status)
-            elif outcome.verdict is Verdict.REJECTED:
-                self.ledger.reject(outcome.reason, len(parcels))
-                self._end(parcels, "rejected", outcome.reason, receipt.status)
-            else:
-                kept = self._charge(parcels, exhausted) if outcome.charged else parcels
-                again += kept
-                if outcome.hold is not None:
-                    held += len(kept)
-                    until = now + min(outcome.hold, MOST_PAUSE)
-                    pauses.update({name: max(until, pauses.get(name, until)) for parcel in kept for name in parcel.ids})
-        self._drop(exhausted, "attempts", receipt.status)
+        held = attempt = 0
+        for number, parcel, outcome in zip(batch.numbers, batch, receipt.outcomes, strict=True):
+            decided = final if final is not None and outcome.verdict is Verdict.RETRY else outcome
+            entry = (number, parcel)
+            if decided.verdict is not Verdict.RETRY:
+                ends.setdefault((decided.verdict.value, decided.reason), []).append(entry)
+                continue
+            attempts = self._attempts.get(number, 0)
+            if decided.charged:
+                attempts = self._attempts[number] = attempts + 1
+                if waits.get(attempts, 0.0) is None:
+                    ends.setdefault(("dropped", "attempts"), []).append(entry)
+                    continue
+                if receipt.reason == "internal" and len(batch) == 1 and attempts > MOST_RAISES:
+                    ends.setdefault(("dropped", "internal"), []).append(entry)
+                    continue
+            again.append(entry)
+            attempt = max(attempt, attempts)
+            if decided.hold is not None:
+                held += 1
+                until = now + min(decided.hold, MOST_PAUSE)
+                pauses.update({name: max(until, pauses.get(name, until)) for name in parcel.ids})
+        for (outcome_word, reason), entries in ends.items():
+            self._end(entries, outcome_word, reason, receipt.status)
         if pauses:
             seconds = max(pauses.values()) - now
             self.notes.append(lambda observer: observer.held(held, seconds, len(batch)))
         if again:
-            attempts = max(parcel.attempts for parcel in again)
-            last = self._gives_up_after(attempts + 1)
-            # Neighbours of what was at fault are sent again uncharged: for whoever is told, that was an attempt as well.
-            self.notes.append(lambda observer: observer.retried(receipt, max(1, attempts), last=last))
-        again.sort(key=in_order)
+            last = waits.get(attempt + 1, 0.0) is None
+            # Neighbours of what was at fault are sent again uncharged: for an observer, that was an attempt as well.
+            self.notes.append(lambda observer: observer.retried(receipt, max(1, attempt), last=last))
+        again.sort(key=itemgetter(0))
         return again, pauses
 
-    def _by_outcome(self, batch: Batch, receipt: Receipt) -> dict[Outcome, list[Parcel]]:
-        final = self._finality(batch, receipt)
-        parcels: dict[Outcome, list[Parcel]] = {}
-        for parcel, outcome in zip(batch, receipt.outcomes, strict=True):
-            decided = final if final is not None and outcome.verdict is Verdict.RETRY else outcome
-            parcels.setdefault(decided, []).append(parcel)
-        return parcels
-
-    def _charge(self, parcels: Iterable[Parcel], exhausted: list[Parcel]) -> list[Parcel]:
-        """Count one attempt for each; give those that may be sent again, and put the others to `exhausted`."""
-        kept: list[Parcel] = []
-        for parcel in parcels:
-            parcel.attempts += 1
-            (exhausted if self._wait_after(parcel.attempts) is None else kept).append(parcel)
-        return kept
-
-    def _finality(self, batch: Batch, receipt: Receipt) -> Outcome | None:
-        """Give the outcome of parcels that can not be divided any further, or None where there is another way."""
-        split = receipt.split
-        if split is Split.NO or (len(batch) > 1 and not (split is Split.ONCE and batch.halved)):
-            return None
-        return Outcome(Verdict.REJECTED, _FINAL[split])
-
-    def _divide(self, batch: Batch, again: Sequence[Parcel], split: Split) -> None:
-        if split is Split.SMALLER:
-            self._target = max(1.0, min(self._target, batch.size / 2))
+    def _divide(self, batch: Batch, again: Sequence[tuple[int, Parcel]], split: Split) -> None:
+        if split is Split.SMALLER and len(batch) > 1:
+            self._refused_size = min(self._refused_size, batch.size)
+            self._accepted_since = 0
+            if self._good_size >= batch.size:  # the server has changed its mind
+                self._good_size = 0
+            self._target = max(1.0, min(self._target, max(batch.size / 2, self._good_size)))
         elif split is not Split.NO and again:
-            self.backlog.cuts[again[len(again) // 2 - 1].order] = split
-            self.backlog.cuts[again[-1].order] = split
+            self._cuts[again[len(again) // 2 - 1][0]] = split
+            self._cuts[again[-1][0]] = split
 
-    def _wait(self, batch: Batch, again: Sequence[Parcel], receipt: Receipt, now: float, *, progress: bool) -> None:
-        """Decide how long everyone waits after this answer."""
+    def _recover(self, batch: Batch) -> None:
+        """After a success, let requests grow again, up to the smallest size that was refused lately."""
+        if self._target < self._options.max_batch_bytes:
+            self._good_size = max(self._good_size, batch.size)
+            self._accepted_since += 1
+            if self._accepted_since >= FORGOTTEN_AFTER:
+                self._refused_size = _NEVER
+            most = min(float(self._options.max_batch_bytes), self._refused_size - 1)
+            self._target = max(1.0, min(self._target * RECOVERY, most))
+
+    def _wait(
+        self,
+        batch: Batch,
+        again: Sequence[tuple[int, Parcel]],
+        receipt: Receipt,
+        waits: Mapping[int, float | None],
+        now: float,
+        *,
+        progress: bool,
+    ) -> None:
+        """Decide how long everything waits after this answer."""
         asked = min(receipt.pause or 0.0, MOST_PAUSE)
         if receipt.probing:
             self._suspect = True
@@ -486,7 +496,7 @@ class Dispatcher:
             if batch.sent_at >= self._suspect_since:
                 self._faults += 1
                 self._suspect_since = now
-                asked = max(asked, self._backoff(again))
+                asked = max(asked, self._backoff(again, waits))
             self._suspect = True
             self._pause(asked, receipt.reason, now)
         else:
@@ -494,26 +504,11 @@ class Dispatcher:
             if asked:
                 self._pause(asked, receipt.reason, now)
 
-    def _backoff(self, again: Sequence[Parcel]) -> float:
-        attempt = max((parcel.attempts for parcel in again), default=0) or self._faults
-        wait = self._wait_after(attempt)
-        # The policy gave up on these parcels; the next ones wait politely all the same.
+    def _backoff(self, again: Sequence[tuple[int, Parcel]], waits: Mapping[int, float | None]) -> float:
+        attempt = max((self._attempts.get(number, 0) for number, _ in again), default=0)
+        wait = waits.get(attempt)
+        # The policy was not asked, or gave up on these parcels; the next ones wait politely all the same.
         return wait if wait is not None else ExponentialBackoff().wait(self._faults, self._random) or 0.0
-
-    def _wait_after(self, attempt: int) -> float | None:
-        try:
-            seconds = self._retry.wait(attempt, self._random)
-            if seconds is None or float(seconds) >= 0.0:  # not so for what is not a number, in either sense
-                return None if seconds is None else min(float(seconds), MOST_WAIT)
-        except BaseException:  # a user's policy that fails must not lose events
-            return ExponentialBackoff().wait(attempt, self._random)
-        return ExponentialBackoff().wait(attempt, self._random)
-
-    def _gives_up_after(self, attempt: int) -> bool:
-        try:
-            return self._retry.wait(attempt, lambda: 0.0) is None
-        except BaseException:  # as above
-            return False
 
     def _pause(self, seconds: float, reason: str, now: float) -> None:
         if now + seconds > self._resume_at:
@@ -528,101 +523,86 @@ class Dispatcher:
 
     # What leaves.
 
-    def _acknowledge(self, parcels: Sequence[Parcel], status: int | None) -> None:
-        self.ledger.acknowledged += len(parcels)
-        self._end(parcels, "acknowledged", "", status)
-
-    def _drop(self, parcels: Sequence[Parcel], reason: str, status: int | None = None) -> None:
-        if parcels:
-            self.ledger.drop(reason, len(parcels))
-            self.tell_dropped(reason, len(parcels))
-            self._end(parcels, "dropped", reason, status)
+    def _end(self, entries: Sequence[tuple[int, Parcel]], outcome: str, reason: str, status: int | None) -> None:
+        """Count and forget parcels that came to their end: the only way out of the queue."""
+        if not entries:
+            return
+        self.ledger.count(outcome, reason, len(entries))
+        if outcome == "dropped":
+            self.tell_dropped(reason, len(entries))
+        if self._wants_results():
+            # The request that settled an event counts as well, unless it was given up.
+            charged = int(outcome in ("acknowledged", "rejected"))
+            self.notes += [
+                _finished(parcel, outcome, reason, status, self._attempts.get(number, 0) + charged) for number, parcel in entries
+            ]
+            self.results += len(entries)
+        for number, _ in entries:
+            self._source.resolve(number)
+        if self._attempts or self._cuts:
+            for number, _ in entries:
+                self._attempts.pop(number, None)
+                self._cuts.pop(number, None)
 
     def tell_dropped(self, reason: str, count: int) -> None:
-        """Let observers know of parcels that others have booked as dropped or refused."""
+        """Report parcels that were counted as dropped or refused."""
         self.notes.append(lambda observer: observer.dropped(reason, count))
 
-    def tell_expired(self, parcels: Iterable[Parcel]) -> None:
-        """Let whoever wants results know of parcels that expired on disk, where they are booked."""
-        self.notes += [_finished(parcel, "dropped", "expired", None) for parcel in parcels]
+    def damaged(self, numbers: Sequence[int]) -> None:
+        """Records of these parcels can not be read any more, or are not events: nothing is known of them but their number."""
+        if numbers:
+            self._leave(numbers)
+            self.ledger.count("dropped", "spool_corrupt", len(numbers))
+            self.tell_dropped("spool_corrupt", len(numbers))
+            for number in numbers:
+                self._source.resolve(number)
+                self._attempts.pop(number, None)
+                self._cuts.pop(number, None)
 
-    def _end(self, parcels: Sequence[Parcel], outcome: str, reason: str, status: int | None) -> None:
-        """Forget parcels that came to their end: the only way out of memory."""
-        self.memory_bytes -= bytes_of(parcels)
-        self.resolved += [parcel.place for parcel in parcels if parcel.place is not None]
-        if self._wants_results():
-            self.notes += [_finished(parcel, outcome, reason, status) for parcel in parcels]
-        if self.backlog.cuts:
-            for parcel in parcels:
-                self.backlog.cuts.pop(parcel.order, None)
-        if not (self.flying or self.backlog):
-            self._oldest_ms = _NEVER
+    def withdraw(self, predicate: Callable[[Parcel], bool], entries: Sequence[tuple[int, Parcel]]) -> None:
+        """Return parcels that are in no request to their source; those in flight are returned if their answer says *again*.
+
+        `entries` are all parcels in memory that are in no request.
+        """
+        self._withdraws.append(predicate)
+        gone = [entry for entry in entries if _holds(predicate, entry[1])]
+        self._leave([number for number, _ in gone])
+        self._end(gone, "returned", "", None)
+
+    def withdrawn(self, predicate: Callable[[Parcel], bool]) -> bool:
+        """Whether no parcel in flight matches `predicate` any more; then it is forgotten."""
+        if any(_holds(predicate, parcel) for batch in self.flying for parcel in batch):
+            return False
+        self.forget(predicate)
+        return True
+
+    def forget(self, predicate: Callable[[Parcel], bool]) -> None:
+        """Withdraw nothing more for `predicate`."""
+        self._withdraws = [other for other in self._withdraws if other is not predicate]
+
+    def _withdrawn(self, again: list[tuple[int, Parcel]]) -> list[tuple[int, Parcel]]:
+        if not self._withdraws:
+            return again
+        gone = {entry[0]: entry for entry in again if any(_holds(predicate, entry[1]) for predicate in self._withdraws)}
+        self._end(list(gone.values()), "returned", "", None)
+        return [entry for entry in again if entry[0] not in gone]
 
     def give_up(self) -> None:
-        """Close: nothing is in flight or waits to be sent any longer, all of it is leaving."""
-        self.closed = True
-        self._leaving = sorted([*self._leaving, *chain(*self.flying), *self.backlog.clear()], key=in_order)
+        """Close: nothing is in flight or waits to be sent any longer."""
+        for batch in self.flying:
+            self._source.moved(batch.numbers, flying=-1)
         self.flying = []
-        kept = [parcel for parcel in self._leaving if parcel.place is not None]
-        self._leaving = [parcel for parcel in self._leaving if parcel.place is None]
-        # They never left the disk: somebody else will read them.
-        self.from_disk -= len(kept)
-        self.memory_bytes -= bytes_of(kept)
+        self._unstage()
+        self.lines = Lines(1, 1)
 
-    def move_to_disk(self, most: int) -> list[Parcel]:
-        """Take the next parcels that are leaving out of the books: whoever writes them to the spool has them in the books again."""
-        moving, self._leaving = self._leaving[:most], self._leaving[most:]
-        self.memory_bytes -= bytes_of(moving)
-        self.ledger.accepted -= len(moving)
-        return moving
+    def end_rest(self, entries: Sequence[tuple[int, Parcel]], outcome: str, reason: str) -> None:
+        """Bring what is left to its end, after `give_up`."""
+        self._leave([number for number, _ in entries])
+        self._end(entries, outcome, reason, None)
 
-    def could_not_move(self, parcels: Sequence[Parcel], reason: str) -> None:
-        """Book parcels of `move_to_disk` that the spool did not take."""
-        self.ledger.accepted += len(parcels)
-        self.memory_bytes += bytes_of(parcels)
-        self._drop(parcels, reason)
 
-    def moved_after_all(self, reason: str) -> None:
-        """Take back the drop of one parcel that the spool took when nobody waited for it any longer: it is in the spool's books."""
-        self.ledger.accepted -= 1
-        self.ledger.drop(reason, -1)
-
-    def drop_leaving(self) -> int:
-        """Drop what is leaving and has no place to go; give how many."""
-        leaving, self._leaving = self._leaving, []
-        self._drop(leaving, "shutdown")
-        return len(leaving)
-
-    # The books.
-
-    @property
-    def memory_events(self) -> int:
-        """How many parcels memory holds."""
-        return len(self.backlog) + sum(map(len, self.flying)) + len(self._leaving)
-
-    def spooled(self, disk: DiskBooks) -> int:
-        """How many parcels lie on disk and nowhere else."""
-        return disk.appended + disk.adopted - disk.expired - disk.corrupt - self.from_disk
-
-    def last_number(self, disk: DiskBooks) -> int:
-        """Give the number that the last parcel that was booked, or lies on disk, has or will have."""
-        return self.last_order + disk.appended + disk.adopted - disk.gone - self._read
-
-    def stats(self, disk: DiskBooks = NO_DISK, arriving: int = 0) -> Stats:
-        """Give the books, counted from the structures.
-
-        Args:
-            disk: what the spool says.
-            arriving: parcels that were accepted and wait for their turn to be booked.
-        """
-        return self.ledger.snapshot(
-            Pending(
-                queued=len(self.backlog.ready) + len(self._leaving) + arriving,
-                held=len(self.backlog.aside) + len(self.backlog.late),
-                in_flight=sum(map(len, self.flying)),
-                spooled=self.spooled(disk),
-            ),
-            accepted=disk.appended + arriving,
-            adopted=disk.adopted,
-            dropped={"expired": disk.expired, "spool_corrupt": disk.corrupt},
-        )
+def _holds(predicate: Callable[[Parcel], bool], parcel: Parcel) -> bool:
+    try:
+        return bool(predicate(parcel))
+    except Exception:  # a caller's predicate that fails matches nothing
+        return False

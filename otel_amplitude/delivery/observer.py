@@ -1,9 +1,9 @@
-"""Whom the delivery tells what happened, and how it is guarded from them."""
+"""The interface by which delivery reports what happens, and how delivery is guarded from what it calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from threading import current_thread, main_thread
+from contextlib import suppress
 
 from otel_amplitude.delivery.books import Stats
 from otel_amplitude.delivery.parcel import Parcel
@@ -11,16 +11,22 @@ from otel_amplitude.delivery.receipt import Receipt
 
 
 class Observer:
-    """Is told what happens to parcels; subclass it and override what interests you.
+    """Receives what happens to parcels; subclass it and override what interests you.
 
-    Called on the worker, a sender, or the thread that calls `flush` or `shutdown`, never under a lock; what it raises is swallowed.
-    Who wants results runs users' code: of the end it hears on the worker, or on another thread if the disk keeps that one, and one that
-    blocks is not waited for; in the thread that calls `shutdown` only where there is no other.
+    Every method runs on the callbacks thread, in the order in which things happened, and holds up nothing but later callbacks. An
+    observer with `on_worker` runs on the worker instead, so it must not block. What a method raises is swallowed.
     """
+
+    on_worker = False
 
     @property
     def wants_results(self) -> bool:
-        """Whether `finished` shall be called, once for each parcel; asked under the lock, so it only looks."""
+        """Whether `finished` shall be called, once for each parcel. Asked on the worker, so it must only look."""
+        return False
+
+    @property
+    def wants_retries(self) -> bool:
+        """Whether `retried` shall be called; then the retry policy is asked for the next attempt as well, to know which one is the last."""
         return False
 
     def started(self) -> None:
@@ -32,8 +38,12 @@ class Observer:
     def retried(self, receipt: Receipt, attempt: int, *, last: bool) -> None:
         """Parcels of a request will be sent again after `attempt` attempts, from 1; `last`: for the last time their policy allows."""
 
-    def finished(self, parcel: Parcel, outcome: str, reason: str, status: int | None) -> None:
-        """One parcel reached its end: `acknowledged`, `rejected` or `dropped`, for `reason`, after the answer `status`."""
+    def finished(self, parcel: Parcel, outcome: str, reason: str, status: int | None, attempts: int) -> None:
+        """One parcel reached its end: `acknowledged`, `rejected`, `dropped` or `returned`, for `reason`, after the answer `status`.
+
+        Without a spool `parcel` is the object that was submitted; with one, that object or an equal one of the base class.
+        `attempts` are the requests that contained it and were charged to it.
+        """
 
     def dropped(self, reason: str, count: int) -> None:
         """Parcels were given up, or (`queue_full`, `id_backlog`) never taken."""
@@ -51,23 +61,20 @@ class Observer:
         """The spool has something to log: a name of the vocabulary, such as `spool.full`, and its facts."""
 
     def stopping(self) -> None:
-        """Half of the time for the end is over, and not all came to its end: what has to be made ready for bad news is best done now."""
+        """Half of the time for shutdown is over and not everything is settled: prepare now what a bad end will need."""
 
     def stopped(self, stats: Stats) -> None:
-        """Delivery was shut down with these books."""
+        """Delivery was shut down with these counters."""
 
 
-# One thing to tell: collected under the lock, told outside it.
+# One thing to report. The worker collects them, and hands them over at the end of its turn.
 Note = Callable[[Observer], object]
 
 
 def tell(observers: Iterable[Observer], notes: Iterable[Note]) -> None:
-    """Tell every observer every note, in order; hold no lock while calling this."""
+    """Report every note to every observer, in order."""
     for note in notes:
         for observer in observers:
-            try:
+            # They run users' callbacks: not even SystemExit may end the thread that calls them.
+            with suppress(BaseException):
                 note(observer)
-            # They run users' callbacks: not even SystemExit may take a sender with a batch in its hands. Ctrl-C is the main thread's.
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
-                    raise

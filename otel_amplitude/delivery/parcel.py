@@ -1,26 +1,22 @@
-"""What travels: frozen bytes and the ids that may be held."""
+"""One accepted event on its way: the bytes that travel, and the ids that a server may throttle."""
 
 from __future__ import annotations
 
 
 class Parcel:
-    """One accepted item, encoded once; every transmission sends the same bytes.
+    """One event, encoded once; every transmission sends the same bytes. Nothing changes it: what delivery learns is kept by number.
+
+    A source may subclass it to carry a position of its own: without a spool, observers get the very object that was submitted.
 
     Attributes:
-        body: the frozen bytes of one event, a JSON object without trailing comma.
-        ids: the ids a server may throttle; the first decides the shard. Never empty.
-        accepted_ms: when it was accepted, in milliseconds since the epoch; decides its age.
-        attempts: requests that contained it and were charged to it. Written by the dispatcher alone.
-        place: where it lies on disk, or None. Written by whoever reads or writes the spool.
-        order: its number in the order of acceptance. Written by the dispatcher alone.
+        body: the bytes of one event, a JSON object without trailing comma.
+        ids: the ids that a server may throttle; the first decides the shard. Never empty.
+        accepted_ms: when it was accepted, in milliseconds since the epoch.
     """
 
-    __slots__ = ("accepted_ms", "attempts", "body", "ids", "order", "place")
+    __slots__ = ("accepted_ms", "body", "ids")
 
-    def __init__(self, body: bytes, ids: tuple[str, ...], accepted_ms: int, place: object | None = None) -> None:
+    def __init__(self, body: bytes, ids: tuple[str, ...], accepted_ms: int) -> None:
         self.body = body
         self.ids = ids
         self.accepted_ms = accepted_ms
-        self.attempts = 0
-        self.place = place
-        self.order = 0

@@ -11,7 +11,7 @@ _MOST_DOUBLINGS = 64
 
 
 class RetryPolicy(Protocol):
-    """Says how long to wait after a failed attempt; called by sender threads, under a lock, so it must not block."""
+    """Says how long to wait after a failed attempt. Called by sender threads, one at a time, once for each attempt number of a request."""
 
     def wait(self, attempt: int, random: Callable[[], float], /) -> float | None:
         """Give the seconds between attempt `attempt` (the first is 1) and the next one, or None to give up.

@@ -456,7 +456,7 @@ def _growth_held(_name: str, _url: str, size: int) -> Figures:
 
 
 def _spool(name: str, url: str, size: int) -> Figures:
-    """The calling thread's time for a chosen span with `spool="always"` over none, µs at p50 and p99; `full`: 62 MiB lie there already."""
+    """The calling thread's time for a chosen span with `spool_dir` over none, µs at p50 and p99; `full`: 62 MiB lie there already."""
     from tests.bench import _work
     from tests.bench._contenders import ours
     from tests.bench._feed import feed
@@ -465,7 +465,7 @@ def _spool(name: str, url: str, size: int) -> Figures:
     pairs, contexts = _work.chosen(2_000), _work.contexts(500)
     figures: Figures = {}
     with tempfile.TemporaryDirectory(prefix="bench-spool-") as folder:
-        for kind, options in (("memory", {}), ("disk", {"spool": "always", "spool_dir": folder})):
+        for kind, options in (("memory", {}), ("disk", {"spool_dir": folder})):
             dead = name == "full"
             processor: Any = ours("http://127.0.0.1:9" if dead else url, log_level="NONE", **options)
             if dead and options:
@@ -562,7 +562,7 @@ MEASURES: dict[str, Callable[[str, str, int], Figures]] = {
 
 if __name__ == "__main__":
     measure, contender, sink, how_much = sys.argv[1:]
-    if contender in ("ours", "ours spool=always"):
+    if contender in ("ours", "ours spool_dir"):
         sys.modules["isal"] = None  # type: ignore[assignment]  # as where the extra `fast` is not installed
     found = MEASURES[measure](contender, sink, int(how_much))
     print(json.dumps(found), flush=True)

@@ -31,7 +31,7 @@ def ours(url: str, *, middlewares: int = 1, **options: Any) -> SpanProcessor:
 
 
 def _spooled(url: str) -> SpanProcessor:
-    return ours(url, spool="always", spool_dir=tempfile.mkdtemp(prefix="bench-spool-"))
+    return ours(url, spool_dir=tempfile.mkdtemp(prefix="bench-spool-"))
 
 
 class _Nowhere(SpanExporter):
@@ -112,7 +112,7 @@ CONTENDERS: dict[str, Callable[[str], SpanProcessor]] = {
     "floor": _floor,
     "ours+fast": ours,
     "ours": ours,
-    "ours+fast spool=always": _spooled,
+    "ours+fast spool_dir": _spooled,
     "ours+fast 0 middlewares": lambda url: ours(url, middlewares=0),
     "ours+fast 10 middlewares": lambda url: ours(url, middlewares=10),
     "otlp": _otlp,

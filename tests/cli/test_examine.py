@@ -207,21 +207,21 @@ def test_the_spool(tmp_path: Path) -> None:
     """One that can not be trusted is a fault; what ended processes left, and damage, are told."""
     assert levels(examine.spool(setup())) == []
     path = spool(tmp_path / "spool", event(1), event(2))
-    assert levels(examine.spool(setup(spool="always", spool_dir=str(path)))) == ["ok", "note"]
+    assert levels(examine.spool(setup(spool_dir=str(path)))) == ["ok", "note"]
     (segment,) = path.glob("*/*/*.seg")
     data = bytearray(segment.read_bytes())
     data[200] ^= 0xFF
     segment.write_bytes(data)
-    assert "doubt" in levels(examine.spool(setup(spool="always", spool_dir=str(path))))
+    assert "doubt" in levels(examine.spool(setup(spool_dir=str(path))))
     path.chmod(0o777)
-    assert levels(examine.spool(setup(spool="always", spool_dir=str(path)))) == ["fault"]
+    assert levels(examine.spool(setup(spool_dir=str(path)))) == ["fault"]
 
 
 def test_events_of_another_key_or_endpoint(tmp_path: Path) -> None:
     """They are no part of what the next process sends, and it is said how they get away."""
     path = spool(tmp_path / "spool", event(1), event(2))
     spool(path, event(3), url="https://api.eu.amplitude.com/2/httpapi")
-    ours, left, stranded = examine.spool(setup(spool="always", spool_dir=str(path)))
+    ours, left, stranded = examine.spool(setup(spool_dir=str(path)))
     assert "2 events of this key and endpoint" in ours.what
     assert "2 of them were left" in left.what
     assert (stranded.level, stranded.what.partition(" ")[0]) == ("doubt", "1")
@@ -243,7 +243,7 @@ def test_a_spool_that_may_not_be_written(missing: bool, tmp_path: Path, monkeypa
         patched.setattr(examine, "check_root", lambda _: None)
         (found,) = examine.spool(setup(**options))
     assert (found.level, "may not write there" in found.what, "spool_dir" in found.cure) == ("fault", True, True)
-    (found,) = examine.spool(setup(spool="always", spool_dir="/proc/nope"))
+    (found,) = examine.spool(setup(spool_dir="/proc/nope"))
     assert (found.level, "nothing can be made there" in found.what, found.what.endswith("'/proc'")) == ("fault", True, True)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from cli.trial import KEY, by_user, event, spool
+from spool_tools import make
 
 from otel_amplitude.delivery.disk.inspect import iter_records
-from otel_amplitude.delivery.disk.spool import Spool, fingerprint
+from otel_amplitude.delivery.disk.spool import fingerprint
 from otel_amplitude.sandbox import Sandbox
 
 EVENTS = [event(number) for number in range(6)]
@@ -79,7 +80,7 @@ def test_purge_of_a_user(run: Any, left: Path) -> None:
 
 def test_purge_beside_a_running_process(run: Any, left: Path) -> None:
     """What it owns is passed over, and it is said so."""
-    running = Spool(left, fingerprint("https://api2.amplitude.com/2/httpapi", KEY), min_free=0)
+    running = make(left, fingerprint=fingerprint("https://api2.amplitude.com/2/httpapi", KEY))
     assert running.append(b'{"insert_id": "1"', 1) is None
     ended = run("spool", "purge", left, "--user", "customer-1", "--yes")
     assert ended.code == 1
@@ -134,7 +135,7 @@ def test_what_the_server_refuses(run: Any, tmp_path: Path, sandbox: Sandbox) -> 
 def test_lines_that_are_no_events(run: Any, tmp_path: Path) -> None:
     """They are nobody's."""
     path = spool(tmp_path / "spool", [1])  # type: ignore[arg-type]
-    made = Spool(path, "0123abcd", min_free=0)
+    made = make(path, fingerprint="0123abcd")
     assert made.append(b"{", 1) is None
     made.abandon_after_fork()
     assert "0 events written" in run("spool", "export", path, "--user", "x").err

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from otel_amplitude.delivery.disk.spool import Spool, fingerprint
+from spool_tools import make
+
+from otel_amplitude.delivery.disk.spool import fingerprint
 
 KEY = "0123456789abcdef0123456789abcdef"
 NOW_MS = 1_790_000_000_000
@@ -80,7 +82,7 @@ def spool(directory: Path, *events: dict[str, Any], url: str = "https://api2.amp
     """A spool that an ended process left."""
     import time
 
-    made = Spool(directory, fingerprint(url, KEY), min_free=0)
+    made = make(directory, fingerprint=fingerprint(url, KEY))
     for item in events:
         assert made.append(json.dumps(item).encode(), now_ms or int(time.time() * 1000)) is None
     made.abandon_after_fork()

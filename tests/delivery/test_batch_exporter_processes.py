@@ -128,7 +128,7 @@ def test_fork_while_a_request_is_in_flight_and_the_lock_is_held(tmp_path: Path) 
         assert reached.wait(10)
         held, release = threading.Event(), threading.Event()
         def hold():
-            with post._lock:
+            with post._worker().queue._lock:
                 held.set()
                 release.wait(30)
         threading.Thread(target=hold, daemon=True).start()
@@ -186,7 +186,7 @@ def test_a_spool_is_not_shared_with_a_child(tmp_path: Path) -> None:
     sent = run(
         tmp_path,
         """
-        post = Post(DeliveryOptions(upload_interval=3600.0, spool_always=True), spool=Spool(folder, "0123abcd", min_free=0),
+        post = Post(DeliveryOptions(upload_interval=3600.0), spool=Spool(folder, "0123abcd", min_free=0),
                     read_ids=lambda body: (body.decode(),))
         submit("parent")
         def work():

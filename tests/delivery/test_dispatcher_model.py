@@ -5,18 +5,19 @@ from __future__ import annotations
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from parcels import CHARGED, HELD, INVALID, Disk, Memory, acknowledged, divided, fault, names, throttled
+from parcels import CHARGED, HELD, INVALID, Events, EventsOnDisk, Memory, acknowledged, answer, divided, fault, names, throttled
 
-from otel_amplitude.delivery.dispatcher import NO_DISK, Batch, DeliveryOptions, DiskBooks, Dispatcher
+from otel_amplitude.delivery import dispatcher as room
+from otel_amplitude.delivery.dispatcher import Batch, DeliveryOptions, Dispatcher
 from otel_amplitude.delivery.observer import tell
 from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.delivery.receipt import ACKNOWLEDGED, RESEND, Outcome, Receipt, Split, Verdict
 from otel_amplitude.delivery.retry import ExponentialBackoff, FixedWaits
-from otel_amplitude.delivery.shelf import MOST_SHELVED_IDS, Shelf
 
 IDS = st.sampled_from([("u1", "d1"), ("u1",), ("d1",), ("u2", "d2"), ("u2", "d1"), ("u3",), ("d4",), ("u5", "d5"), ("u6",), ("u7",)])
 VERDICTS = st.sampled_from([ACKNOWLEDGED, INVALID, CHARGED, RESEND, HELD, Outcome(Verdict.RETRY, "slow", charged=False, hold=5.0)])
 AGE = 1000.0
+MOST_IN_LINE = room.MOST_IN_LINE
 
 
 class Delivery(RuleBasedStateMachine):
@@ -40,15 +41,22 @@ class Delivery(RuleBasedStateMachine):
         self.now = 0.0
         self.start()
 
+    def make_events(self) -> Events:
+        return Events(lambda: self.now)
+
     def start(self) -> None:
-        self.dispatcher = Dispatcher(self.options, self.retry, lambda: self.chance, wants_results=lambda: True)
+        self.events = self.make_events()
+        self.dispatcher = Dispatcher(self.options, self.events, wants_results=lambda: True, random=lambda: self.chance)
         self.memory = Memory()
         self.accepted: list[Parcel] = []
         self.bodies: dict[str, bytes] = {}
-        self.disk_books: DiskBooks = NO_DISK
-        self.flushes: list[tuple[int, int]] = []
+        self.flushes: list[int] = []
         self.flying: list[Batch] = []
         self.closed = False
+
+    def settle(self, batch: Batch, receipt: Receipt) -> None:
+        self.dispatcher.settle(batch, answer(batch, receipt, self.retry, lambda: self.chance), self.now)
+        self.tell()
 
     def tell(self) -> None:
         notes, self.dispatcher.notes = self.dispatcher.notes, []
@@ -64,23 +72,21 @@ class Delivery(RuleBasedStateMachine):
         self.bodies.update(zip(names(parcels), [parcel.body for parcel in parcels], strict=True))
         return parcels
 
+    @precondition(lambda self: not self.closed)
     @rule(ids=st.lists(IDS, min_size=1, max_size=12), size=st.integers(10, 40))
     def submit(self, ids: list[tuple[str, ...]], size: int) -> None:
-        parcels = self.parcels(ids, size)
-        assert self.dispatcher.accept(parcels, self.now) == sum(len(parcel.body) for parcel in parcels)
-        self.tell()
+        self.events.add(*self.parcels(ids, size))
 
     @rule(seconds=st.sampled_from([0.01, 0.3, 1.0, 5.0, 30.0, 61.0]))
     def advance(self, seconds: float) -> None:
         self.now += seconds
-        self.dispatcher.expire(int(self.now * 1000), self.now)
+        self.dispatcher.expire(self.now)
         self.tell()
 
     @rule()
     def flush(self) -> None:
-        mark = self.dispatcher.last_number(self.disk_books)
-        self.dispatcher.hurry(mark)
-        self.flushes.append((len(self.accepted), mark))
+        self.dispatcher.hurry(len(self.accepted))
+        self.flushes.append(len(self.accepted))
 
     @rule()
     def send(self) -> None:
@@ -88,10 +94,16 @@ class Delivery(RuleBasedStateMachine):
             self.check_sent(batch)
             self.flying.append(batch)
             assert len(self.flying) <= self.options.max_in_flight
-        wake_at = self.dispatcher.wake_at(self.now, int(self.now * 1000))
-        waiting = self.dispatcher.backlog.ready or self.dispatcher.backlog.aside
+        self.tell()
+        wake_at = self.dispatcher.wake_at()
+        waiting = (self.dispatcher.staged or len(self.dispatcher.lines)) and not self.closed
         assert wake_at is None or wake_at > self.now
-        assert not waiting or self.flying or wake_at is not None
+        assert not waiting or self.flying or wake_at is not None or self.is_loading
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether the next decision comes with an answer of the disk."""
+        return False
 
     def check_sent(self, batch: Batch) -> None:
         assert 0 < len(batch) <= self.options.max_batch_events
@@ -124,52 +136,47 @@ class Delivery(RuleBasedStateMachine):
             pause=data.draw(st.sampled_from([None, None, 2.0, 1e6])),
             probing=data.draw(st.sampled_from([False, False, True])),
         )
-        self.dispatcher.settle(batch, receipt, self.now, 0.1)
-        self.tell()
+        self.settle(batch, receipt)
 
     @precondition(lambda self: self.flying)
     @rule()
     def succeed(self) -> None:
         batch = self.flying.pop(0)
-        self.dispatcher.settle(batch, acknowledged(batch), self.now)
-        self.tell()
+        self.settle(batch, acknowledged(batch))
 
     @precondition(lambda self: self.flying)
     @rule(which=st.integers(0, 3), ids=st.sets(st.sampled_from(["u1", "d1", "u2", "d4", "u6"]), min_size=1, max_size=2))
     def throttle(self, which: int, ids: set[str]) -> None:
         batch = self.flying.pop(which % len(self.flying))
-        self.dispatcher.settle(batch, throttled(batch, *ids), self.now)
-        self.tell()
+        self.settle(batch, throttled(batch, *ids))
 
     @precondition(lambda self: self.flying)
     @rule(which=st.integers(0, 3))
     def fail(self, which: int) -> None:
         batch = self.flying.pop(which % len(self.flying))
-        self.dispatcher.settle(batch, fault(batch), self.now)
-        self.tell()
+        self.settle(batch, fault(batch))
 
     @precondition(lambda self: self.flying)
     @rule(which=st.integers(0, 3), split=st.sampled_from(Split))
     def divide(self, which: int, split: Split) -> None:
         batch = self.flying.pop(which % len(self.flying))
-        self.dispatcher.settle(batch, divided(batch, split), self.now)
-        self.tell()
+        self.settle(batch, divided(batch, split))
 
     @precondition(lambda self: self.flying)
     @rule()
     def raise_an_error(self) -> None:
-        self.dispatcher.fail(self.flying.pop(), RuntimeError("bug"), self.now)
-        self.tell()
+        batch = self.flying.pop()
+        split = Split.BISECT if len(batch) > 1 else Split.NO
+        self.settle(batch, Receipt([Outcome(Verdict.RETRY, "internal")] * len(batch), "internal", split, server_fault=True))
 
     @precondition(lambda self: not self.closed and len(self.accepted) > 40)
     @rule()
     def shut_down(self) -> None:
         self.dispatcher.give_up()
-        assert self.dispatcher.stats(self.disk_books).balanced
-        self.dispatcher.drop_leaving()
+        self.dispatcher.end_rest(self.events.rest(), "dropped", "shutdown")
         self.tell()
         self.closed = True
-        assert self.dispatcher.memory_bytes == 0
+        assert not self.events.rest()
 
     @precondition(lambda self: len(self.accepted) > 40)
     @rule()
@@ -180,59 +187,46 @@ class Delivery(RuleBasedStateMachine):
     def books_balance(self) -> None:
         if not hasattr(self, "dispatcher"):
             return
-        stats = self.dispatcher.stats(self.disk_books)
-        assert stats.balanced, stats
-        assert stats.accepted == len(self.accepted)
-        assert stats.pending.in_flight == (0 if self.closed else sum(map(len, self.flying)))
-        assert len(self.memory.ends) == len(self.ended) == len(self.accepted) - stats.pending.total
-        assert stats.acknowledged == self.memory.outcomes["acknowledged"]
-        assert sum(stats.rejected.values()) == self.memory.outcomes["rejected"]
-        assert sum(stats.dropped.values()) == self.memory.outcomes["dropped"]
-        elsewhere = self.ended | self.on_disk
-        pending = sum(len(parcel.body) for parcel in self.accepted if names([parcel])[0] not in elsewhere)
-        assert self.dispatcher.memory_bytes == pending
-        assert stats.pending.spooled == len(self.on_disk)
-        assert self.dispatcher.backlog.size == sum(len(parcel.body) for parcel in self.dispatcher.backlog.ready)
-
-    @property
-    def on_disk(self) -> set[str]:
-        """What lies on disk and nowhere else."""
-        return set()
+        self.tell()
+        ledger, flying = self.dispatcher.ledger, self.dispatcher.flying
+        pending = len(self.accepted) - len(self.events.resolved)
+        assert len(self.accepted) == ledger.acknowledged + sum(ledger.rejected.values()) + sum(ledger.dropped.values()) + pending
+        assert sum(map(len, flying)) == len(self.events.flying) == (0 if self.closed else sum(map(len, self.flying)))
+        assert len(self.dispatcher.lines) == len(self.events.lined)
+        assert self.dispatcher.staged + len(self.events.lined) + len(self.events.flying) <= pending
+        assert len(self.memory.ends) == len(self.ended) == len(self.accepted) - pending
+        assert ledger.acknowledged == self.memory.outcomes["acknowledged"]
+        assert sum(ledger.rejected.values()) == self.memory.outcomes["rejected"]
+        assert sum(ledger.dropped.values()) == self.memory.outcomes["dropped"]
 
     @invariant()
     def a_flush_tells_the_truth(self) -> None:
         if not hasattr(self, "dispatcher"):
             return
-        for count, mark in self.flushes:
-            if not self.dispatcher.is_waiting(mark, self.disk_books):
+        for count in self.flushes:
+            if self.events.is_settled(count):
                 assert set(names(self.accepted[:count])) <= self.ended
 
     def look_after_disk(self) -> None:
         """Do what an exporter does between two looks at its dispatcher."""
-
-    def wake_at(self) -> float | None:
-        return self.dispatcher.wake_at(self.now, int(self.now * 1000))
 
     def teardown(self) -> None:
         """Whatever happened before: a server that answers from now on gets everything, soon."""
         if not hasattr(self, "dispatcher"):
             return
         end = self.now + AGE / 2
-        for parcel in self.accepted:
-            parcel.accepted_ms = int(self.now * 1000)
-        self.look_after_disk()
-        while self.dispatcher.memory_events or (self.on_disk and not self.closed):
+        self.events.times = [self.now] * len(self.events.times)
+        while self.events.rest():
             for batch in self.flying:
-                self.dispatcher.settle(batch, acknowledged(batch), self.now)
+                self.settle(batch, acknowledged(batch))
             self.flying = []
-            self.tell()
             self.look_after_disk()
             batch = self.dispatcher.next_batch(self.now)
             if batch is not None:
                 self.check_sent(batch)
                 self.flying.append(batch)
-            elif self.dispatcher.memory_events or self.on_disk:
-                wake_at = self.wake_at()
+            elif self.events.rest() and not self.is_loading:
+                wake_at = self.dispatcher.wake_at()
                 assert wake_at is not None
                 assert self.now < wake_at < end
                 self.now = wake_at
@@ -240,78 +234,24 @@ class Delivery(RuleBasedStateMachine):
 
 
 class DeliveryWithDisk(Delivery):
-    """The same with a disk, and with a memory of which so little may be used for whoever waits that most of them have to stay on disk."""
+    """The same with a disk: what has to wait leaves the memory, and must be loaded before it can be sent."""
 
     cached = 10
-    known = MOST_SHELVED_IDS
 
-    def start(self) -> None:
-        super().start()
-        self.dispatcher.backlog.shelf = Shelf(self.known)
-        self.disk_books = self.disk = Disk()
-        self.is_read = True  # and the exporter knows it
-
-    def tell(self) -> None:
-        super().tell()
-        self.disk.resolve(self.dispatcher.resolved)
-        self.dispatcher.resolved = []
+    def make_events(self) -> Events:
+        return EventsOnDisk(lambda: self.now)
 
     @property
-    def on_disk(self) -> set[str]:
-        states = ("unread", "read", "shelved") if self.closed else ("unread", "shelved")
-        return set(names([record.parcel for record in self.disk.records if record.state in states] + self.dispatcher.shelved))
+    def is_loading(self) -> bool:
+        assert isinstance(self.events, EventsOnDisk)
+        return bool(self.events.wanted)
 
-    @rule(ids=st.lists(IDS, min_size=1, max_size=12), size=st.integers(10, 40))
-    def submit(self, ids: list[tuple[str, ...]], size: int) -> None:
-        """Nothing is booked while anything that was accepted before is still to be read."""
-        if self.closed or self.is_read:
-            super().submit(ids, size)
-        else:
-            self.write(ids, size)
-
-    @precondition(lambda self: not self.closed)
-    @rule(ids=st.lists(IDS, min_size=1, max_size=12), size=st.integers(10, 40))
-    def write(self, ids: list[tuple[str, ...]], size: int) -> None:
-        for parcel in self.parcels(ids, size):
-            self.disk.write(parcel)
-            self.is_read = False
-
-    @precondition(lambda self: not self.closed)
-    @rule(most=st.integers(1, 8))
-    def read(self, most: int) -> None:
-        self.read_some(most)
-
-    def read_some(self, most: int) -> bool:
-        expired: list[Parcel] = []
-        parcels = self.disk.read(most, int((self.now - AGE) * 1000), expired)
-        self.dispatcher.tell_expired(expired)
-        if parcels:
-            self.dispatcher.read_from_disk(parcels, self.now)
-        elif not self.disk.behind:
-            self.is_read = True
-        if not self.disk.revisits:
-            self.dispatcher.end_sweep(self.now)
-        self.shelve()
-        return bool(parcels)
-
-    @precondition(lambda self: not self.closed)
     @rule()
-    def shelve(self) -> None:
-        shelved, self.dispatcher.shelved = self.dispatcher.shelved, []
-        self.disk.shelve(shelved)
-        self.tell()
-
-    @precondition(lambda self: not self.closed)
-    @rule()
-    def sweep(self) -> None:
-        self.begins_sweep()
-
-    def begins_sweep(self) -> bool:
-        begins = self.dispatcher.begins_sweep(self.now)
-        if begins:
-            self.disk.revisit()
-            self.is_read = False
-        return begins
+    def look_after_disk(self) -> None:
+        """The disk answers."""
+        assert isinstance(self.events, EventsOnDisk)
+        if self.events.load():
+            self.dispatcher.loaded()
 
     @rule(
         ids=st.sets(st.sampled_from(["u1", "d1", "u2", "d4", "u6"]), max_size=2), looks=st.booleans(), seconds=st.sampled_from([0.0, 31.0])
@@ -325,27 +265,24 @@ class DeliveryWithDisk(Delivery):
         self.send()
         for batch in self.flying:
             outcomes = [ACKNOWLEDGED if ids.isdisjoint(parcel.ids) else HELD for parcel in batch]
-            self.dispatcher.settle(batch, Receipt(outcomes, "throttled", status=429), self.now)
-            self.tell()
+            self.settle(batch, Receipt(outcomes, "throttled", status=429))
         self.flying = []
-
-    @rule()
-    def look_after_disk(self) -> None:
-        if self.closed:
-            return
-        self.shelve()
-        while (self.begins_sweep() or not self.is_read) and self.read_some(8):
-            pass
-
-    def wake_at(self) -> float | None:
-        moments = [super().wake_at(), self.dispatcher.backlog.sweep_at()]
-        return min((moment for moment in moments if moment is not None), default=None)
 
 
 class DeliveryOfStrangers(DeliveryWithDisk):
-    """The same, where so many ids have events on disk that not all of them may be known."""
+    """The same, where so many events have to wait that reading forward has to stop."""
 
     known = 3
+
+    def start(self) -> None:
+        room.MOST_IN_LINE = self.known  # type: ignore[misc]
+        super().start()
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            room.MOST_IN_LINE = MOST_IN_LINE  # type: ignore[misc]
 
 
 TestDelivery = Delivery.TestCase

@@ -28,7 +28,7 @@ def test_an_observer_needs_to_override_nothing() -> None:
         observer.started(),
         observer.settled([parcel()], receipt, 0.1),
         observer.retried(receipt, 1, last=False),
-        observer.finished(parcel(), "acknowledged", "", 200),
+        observer.finished(parcel(), "acknowledged", "", 200, 1),
         observer.dropped("expired", 1),
         observer.held(1, 30.0, 2),
         observer.paused(1.0, "why"),
@@ -39,3 +39,4 @@ def test_an_observer_needs_to_override_nothing() -> None:
     ):
         assert answer is None
     assert not observer.wants_results
+    assert not observer.wants_retries

@@ -8,16 +8,15 @@ from pathlib import Path
 import pytest
 import spool_tools as tools
 from delivery.descriptors import descriptors_below
-from spool_tools import NOW_MS, Clock, Faults, body, make
+from spool_tools import NOW_MS, Clock, Faults, Store, body, make
 
-from otel_amplitude.delivery.disk.spool import Spool
 from otel_amplitude.errors import SpoolError
 
 NUMBERS = (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.EACCES)
 LARGE = b'"' + b"x" * 14_000 + b'"'
 
 
-def _life(dead: Spool, spool: Spool, clock: Clock) -> tuple[set[bytes], set[bytes]]:
+def _life(dead: Store, spool: Store, clock: Clock) -> tuple[set[bytes], set[bytes]]:
     """A dead process's spool and ours: append, rotate, sync, adopt, read, resolve, retry; what was accepted, and what came back."""
     accepted: set[bytes] = set()
     settled: set[bytes] = set()

@@ -13,15 +13,14 @@ import pytest
 import spool_tools as tools
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from spool_tools import NOW_MS, Clock, body, make
+from spool_tools import NOW_MS, Clock, Record, Store, body, make
 
 from otel_amplitude.delivery.disk import format as layout
-from otel_amplitude.delivery.disk.spool import Record, Spool
 
 FILLERS = (0, 0, 100, 9_000, 30_000)
 STEPS = (
-    *("append",) * 6, *("read",) * 3, *("resolve",) * 3, *("maintain",) * 2, *("shelve",) * 2,
-    "revisit", "crash", "close", "fill_disk", "free_disk", "sibling",
+    *("append",) * 6, *("read",) * 3, *("resolve",) * 3, *("maintain",) * 2,
+    "crash", "close", "fill_disk", "free_disk", "sibling",
 )  # fmt: skip
 HISTORIES = 10_000
 
@@ -40,10 +39,9 @@ class World:
         self.possible: set[bytes] = set()  # resolved or never accepted: may still come back after a crash
         self.handed: set[bytes] = set()  # by this process: never twice
         self.unresolved: list[Record] = []
-        self.shelf: dict[bytes, tuple[int, int]] = {}  # what is to be handed out again, with the order and attempts it had
         self.disk_full = False
         self.trouble = False  # the disk was full since the last successful retry
-        self.spool: Spool = make(root, self.clock)
+        self.spool: Store = make(root, self.clock)
 
     def pwrite(self, fd: int, data: bytes, offset: int) -> int:
         if not self.disk_full:
@@ -61,9 +59,8 @@ class World:
         getattr(self, name)()
         counts = self.spool.counts()
         assert tools.balanced(self.spool)
-        assert counts.corrupt == counts.expired == counts.foreign == 0
+        assert counts.corrupt == counts.expired == counts.foreign == counts.quarantined == 0
         assert counts.read == len(self.handed)
-        assert counts.shelved == len(self.shelf)
 
     def append(self) -> None:
         text = self.text()
@@ -75,7 +72,6 @@ class World:
         for record in self.spool.read(self.chance.randint(1, 8), 10**6):
             assert record.body not in self.handed
             assert record.body in self.alive or record.body in self.possible
-            assert (record.order, record.attempts) == self.shelf.pop(record.body, (0, 0))
             self.handed.add(record.body)
             self.unresolved.append(record)
 
@@ -87,29 +83,6 @@ class World:
         bodies = set(tools.bodies(done))
         self.alive -= bodies
         self.possible |= bodies
-
-    def shelve(self) -> None:
-        """Some stay on disk for now."""
-        self.chance.shuffle(self.unresolved)
-        count = self.chance.randint(0, len(self.unresolved))
-        left, self.unresolved = self.unresolved[:count], self.unresolved[count:]
-        memos = [(self.chance.randint(1, 2**40), self.chance.randint(0, 9)) for _ in left]
-        self.spool.shelve([(record.place, *memo) for record, memo in zip(left, memos, strict=True)])
-        self.shelf.update(zip(tools.bodies(left), memos, strict=True))
-        self.handed.difference_update(tools.bodies(left))
-
-    def revisit(self) -> None:
-        """Once nothing else is left, all of these are handed out again."""
-        while self.spool.behind:
-            before = len(self.handed)
-            self.read()
-            if len(self.handed) == before:
-                return  # the disk is in trouble
-        self.spool.revisit()
-        while self.shelf:
-            before = len(self.shelf)
-            self.read()
-            assert len(self.shelf) < before
 
     def maintain(self) -> None:
         waited = self.chance.choice((0.1, 0.5, 30.0))
@@ -126,11 +99,10 @@ class World:
     def crash(self) -> None:
         """SIGKILL inside a write: the file ends at any byte behind the last write that returned."""
         text = self.text()
-        owner = self.spool._own
-        tail = self.spool._tail
-        if owner is not None and tail is not None:
+        tail = self.spool.tail
+        if tail is not None:
             record = layout.write_record(text, NOW_MS)
-            real_pwrite(tail.fd, record[: self.chance.randint(0, len(record))], tail.size)
+            real_pwrite(tail._fd, record[: self.chance.randint(0, len(record))], tail.size)
             self.possible.add(text)
         tools.abandon(self.spool)
         self.restart()
@@ -142,7 +114,6 @@ class World:
     def restart(self) -> None:
         self.handed.clear()
         self.unresolved.clear()
-        self.shelf.clear()
         self.trouble = False
         self.spool = make(self.root, self.clock)
 

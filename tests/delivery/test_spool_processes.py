@@ -18,12 +18,19 @@ from spool_tools import body, drain, fill, make
 
 KILLS = 60
 
-START = """
+START = f"""
 import os, sys, time
-from otel_amplitude.delivery.disk.spool import Spool
-spool = Spool(sys.argv[1], "0123abcd", min_free=0)
+sys.path.append({str(Path(__file__).parents[1])!r})
+from pathlib import Path
+import spool_tools as tools
+from otel_amplitude import clock
+class Now(tools.Clock):
+    now = property(lambda self: clock.monotonic())
+    def __init__(self): pass
+    def wall(self): return clock.wall()
+spool = tools.make(Path(sys.argv[1]), Now())
 def body(number):
-    return b'{"insert_id":"%d"}' % number
+    return b'{{"insert_id":"%d"}}' % number
 def append(*numbers):
     for number in numbers:
         assert spool.append(body(number), int(time.time() * 1000)) is None
@@ -110,7 +117,7 @@ def test_nothing_accepted_is_lost_when_writers_are_killed(tmp_path: Path) -> Non
     for _ in range(KILLS):
         heir.maintain()
         found.update(int(text[14:-2]) for text in drain(heir))
-        heir._adopt_at = None
+        heir.disk._look_at = 0.0
     damaged = heir.counts().corrupt
     heir.close()
     assert len(accepted) > KILLS * 10
@@ -129,7 +136,7 @@ def test_two_processes_share_a_directory(tmp_path: Path) -> None:
         assert drain(ours) == [body(1)]
         other.kill()
         other.wait()
-        ours._adopt_at = None
+        ours.disk._look_at = 0.0
         ours.maintain()
         assert drain(ours) == [body(2), body(3)]
     assert len(list(tmp_path.glob("*/*"))) == 1

@@ -13,7 +13,6 @@ import spool_tools as tools
 from spool_tools import FINGERPRINT, NOW_MS, Clock, body, drain, fill, make
 
 from otel_amplitude.delivery.disk.inspect import PurgeReport, inspect, iter_records, purge
-from otel_amplitude.delivery.disk.spool import Spool
 from otel_amplitude.errors import SpoolError
 
 
@@ -141,7 +140,7 @@ def test_purges_one_fingerprint(tmp_path: Path) -> None:
     """Another key's events stay."""
     dead(tmp_path, 1)
     clock = Clock()
-    other = Spool(tmp_path, "ffffffff", min_free=0, wall=clock.wall, clock=clock.monotonic)
+    other = make(tmp_path, clock, fingerprint="ffffffff")
     fill(other, [2])
     tools.abandon(other)
     assert purge(tmp_path, fingerprint=FINGERPRINT) == PurgeReport(1, 0, 0)

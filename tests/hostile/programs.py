@@ -22,7 +22,7 @@ from otel_amplitude import Amplitude, AmplitudeSpanProcessor, Config, init
 KEY, URL, FOLDER = sys.argv[1:4]
 def options(**more):
     return {{"server_url": URL, "upload_interval": 0.01, "request_timeout": 2.0, "retry_timeouts": [0.01] * 1000, **more}}
-def spooling(spool="always", **more):
+def spooling(**more):
     return options(spool=spool, spool_dir=FOLDER, **more)
 def event(number, user=None):
     return {{"event_type": "Order Paid", "user_id": user or f"user-{{number % 5}}", "insert_id": str(number), "event_properties": {{"number": number}}}}

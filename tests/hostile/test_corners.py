@@ -14,10 +14,7 @@ import pytest
 from punctual import Stopwatch
 
 from otel_amplitude import Amplitude, Config
-from otel_amplitude.delivery import batch_exporter as _batch_exporter
 from otel_amplitude.delivery.disk import format as layout
-from otel_amplitude.delivery.disk.inspect import iter_records
-from otel_amplitude.delivery.disk.segment_file import SegmentFile
 from otel_amplitude.delivery.disk.spool import fingerprint
 from otel_amplitude.results import Result
 from otel_amplitude.testing import FakeTransport, answer
@@ -72,7 +69,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     made: list[Amplitude] = []
 
     def build(transport: Any, **options: Any) -> Amplitude:
-        if "spool" in options:
+        if options.pop("spool", False):
             options["spool_dir"] = str(tmp_path / "spool")
         given = {"transport": transport, "upload_interval": 0.01, "retry": Soon(), "log_level": "NONE", **options}
         made.append(Amplitude(Config(KEY, **given)))
@@ -87,18 +84,18 @@ def make(tmp_path: Path) -> Iterator[Make]:
 def test_what_the_disk_refused_is_not_overtaken_by_what_it_took_later(make: Make) -> None:
     """Events of one user, some of which the disk refused for a moment during an outage, leave in the order accepted."""
     server = Server()
-    client = make(server, spool="always", max_cached_events=200, max_batch_events=20)
-    spool = client._exporter._spool
+    client = make(server, spool=True, max_cached_events=200, max_batch_events=20)
+    queue, spool = client._exporter._worker().queue, client._exporter._spool
     assert spool is not None
     for number in range(180):
         client.log_event(event(number))
     enough, spool._min_free = spool._min_free, 1 << 60
     for number in range(180, 185):
-        spool._grant = 0  # also if the spool was measuring when we began
+        queue._grant = 0  # also if the spool was measuring when we began
         client.log_event(event(number))
-    assert client._exporter._inbox, "the fault did not fire"
+    assert client.stats().pending.queued, "the fault did not fire"
     spool._min_free = enough
-    wait_for(lambda: spool._refusal is None)  # it takes events again
+    wait_for(lambda: queue.disk_refusal is None)  # it takes events again
     for number in range(185, 205):
         assert client.log_event(event(number)).accepted
     server.up.set()
@@ -118,7 +115,7 @@ def test_a_throttled_user_with_a_backlog_on_disk_holds_up_nobody(make: Make) -> 
         arrived.extend(users)
         return answer(200)
 
-    client = make(FakeTransport(judge), spool="always", max_cached_events=200, max_batch_events=20)
+    client = make(FakeTransport(judge), spool=True, max_cached_events=200, max_batch_events=20)
     for number in range(1000):
         assert client.log_event(event(number, "user-hot")).accepted
     for number in range(30):
@@ -133,7 +130,7 @@ def test_a_throttled_user_with_a_backlog_on_disk_holds_up_nobody(make: Make) -> 
 
 def left_behind(tmp_path: Path, *bodies: bytes) -> None:
     """Lay what a dead process left into the spool."""
-    config = Config(KEY, spool="overflow", spool_dir=str(tmp_path / "spool"))
+    config = Config(KEY, spool_dir=str(tmp_path / "spool"))
     folder = tmp_path / "spool" / fingerprint(config.endpoint, KEY) / "host-1-0123abcd"
     folder.mkdir(parents=True, mode=0o700)
     for above in (folder, *folder.parents[:2]):
@@ -143,12 +140,11 @@ def left_behind(tmp_path: Path, *bodies: bytes) -> None:
         file.write(layout.write_header(now) + b"".join(layout.write_record(body, now) for body in bodies))
 
 
-@pytest.mark.parametrize("spool", ["overflow", "always"])
-def test_what_a_dead_process_left_precedes_what_is_accepted_now(make: Make, tmp_path: Path, spool: str) -> None:
-    """Also with `overflow`, where the first events never see the disk."""
+def test_what_a_dead_process_left_precedes_what_is_accepted_now(make: Make, tmp_path: Path) -> None:
+    """For the same user."""
     left_behind(tmp_path, *(orjson.dumps(event(number)) for number in range(3)))
     server = Server(up=True)
-    client = make(server, spool=spool)
+    client = make(server, spool=True)
     client.log_event(event(3))
     assert client.flush(PATIENCE)
     assert server.numbers == [0, 1, 2, 3]
@@ -156,7 +152,7 @@ def test_what_a_dead_process_left_precedes_what_is_accepted_now(make: Make, tmp_
 
 @pytest.mark.parametrize("body", [b"[1]", b"12", b"no JSON", b'"text"'])
 def test_a_record_that_is_no_event_stops_none_of_its_neighbours(make: Make, tmp_path: Path, body: bytes) -> None:
-    """Somebody planted it with a good checksum: the server refuses it, and the others arrive."""
+    """Somebody planted it with a good checksum: it never travels, and the others arrive."""
     left_behind(tmp_path, orjson.dumps(event(0)), body, orjson.dumps(event(1)))
     arrived: list[int] = []
 
@@ -177,43 +173,17 @@ def test_a_record_that_is_no_event_stops_none_of_its_neighbours(make: Make, tmp_
         def close(self) -> None:
             """Nothing is open."""
 
-    client = make(Judge(), spool="overflow", compression="none")
+    client = make(Judge(), spool=True, compression="none")
     assert client.flush(PATIENCE)
     assert sorted(arrived) == [0, 1]
-    assert client.stats().rejected == {"invalid": 1}
-
-
-def test_memory_that_expired_is_refilled_from_the_disk(make: Make) -> None:
-    """Nobody has to log another event for that, nor to wait for the spool's next maintenance."""
-
-    class Patient:
-        def wait(self, _attempt: int, _random: Callable[[], float], /) -> float:
-            return 60.0
-
-    server = Server()
-    client = make(server, spool="overflow", max_cached_events=8, max_event_age=10.0, retry=Patient())
-    exporter = client._exporter
-    for number in range(6):
-        client.log_event(event(number))
-    client.flush(0.0)
-    wait_for(lambda: exporter.stats().pending.queued == 6 and server.asked.is_set() and exporter._dispatcher._suspect)
-    for number in range(6, 9):
-        client.log_event(event(number))
-    assert client.stats().pending.spooled == 3
-    with exporter._lock:  # what is in memory has half a second left, what is on disk has ten
-        for parcel in exporter._dispatcher.backlog.ready:
-            parcel.accepted_ms -= 9_500
-        exporter._dispatcher._oldest_ms -= 9_500
-    exporter._wake.put(None)
-    wait_for(lambda: client.stats().dropped == {"expired": 6}, 8.0)
-    wait_for(lambda: client.stats().pending.queued == 3, 5.0)
+    assert client.stats().dropped == {"spool_corrupt": 1}
 
 
 def test_what_expires_on_disk_is_told_like_everything_else(make: Make, tmp_path: Path) -> None:
     """`on_result` fires once for each event, wherever it met its end."""
     told: list[Result] = []
     left_behind(tmp_path, *(orjson.dumps(event(number, insert_id=f"i{number}")) for number in range(3)))
-    client = make(Server(up=True), spool="overflow", max_event_age=30.0, on_result=told.append)
+    client = make(Server(up=True), spool=True, max_event_age=30.0, on_result=told.append)
     client.log_event(event(3))
     assert client.flush(PATIENCE)
     assert sorted((one.event["event_properties"]["n"], one.outcome, one.reason) for one in told) == [
@@ -222,33 +192,6 @@ def test_what_expires_on_disk_is_told_like_everything_else(make: Make, tmp_path:
         (2, "dropped", "expired"),
         (3, "acknowledged", ""),
     ]
-
-
-def test_a_disk_that_hangs_at_the_end_books_no_event_twice(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was given up while its write hung, and is on disk in the end, is in the spool's books alone."""
-    server = Server()
-    client = make(server, spool="overflow")
-    for number in range(6):
-        client.log_event(event(number))
-    wait_for(server.asked.is_set)
-    append, hangs, over = SegmentFile.append, threading.Event(), threading.Event()
-    count = iter(range(100))
-
-    def slow(self: SegmentFile, record: bytes) -> Any:
-        if next(count) == 2:
-            hangs.set()
-            over.wait(PATIENCE)
-        return append(self, record)
-
-    monkeypatch.setattr(SegmentFile, "append", slow)
-    monkeypatch.setattr(_batch_exporter, "_GRACE_SECONDS", 3.0)  # so long the disk has to come to the write that hangs
-    client.shutdown(0.3)
-    assert hangs.is_set(), "the fault did not fire"
-    assert client.stats().dropped == {"spool_io": 4}
-    over.set()
-    wait_for(lambda: client.stats().dropped == {"spool_io": 3})
-    assert (client.stats().accepted, client.stats().pending.spooled, client.stats().balanced) == (6, 3, True)
-    assert len(list(iter_records(tmp_path / "spool"))) == 3
 
 
 def test_a_flush_inside_a_callback_does_not_wait_for_its_own_thread(make: Make) -> None:

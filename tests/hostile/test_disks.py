@@ -23,16 +23,16 @@ LIFE = """
     import shutil
     become_nobody()
     client = Amplitude(Config(KEY, **spooling(max_batch_events=10)))
-    spool = client._exporter._spool
+    queue = client._exporter._worker().queue
     for number in range(100):
         assert client.log_event(event(number)).accepted
-    assert spool.counts().appended == 100
+    assert queue.appended() == (0, 100)
     {harm}
     for number in range(100, 200):
         assert client.log_event(event(number)).accepted
         books(client)
     until = time.monotonic() + 20
-    while not (spool.counts().failures or os.path.islink(FOLDER)):
+    while not (queue.disk_refusal or os.path.islink(FOLDER)):
         assert time.monotonic() < until, "the fault did not fire"
         time.sleep(0.01)
     for number in range(200, 250):
@@ -55,15 +55,15 @@ HARMS = {
         "pass",
     ),
     "no permission any more": (
-        "[os.chmod(at, 0) for at, _, _ in os.walk(FOLDER, topdown=False)]; spool._tail.sealed = True; spool._seal_tail()",
+        "[os.chmod(at, 0) for at, _, _ in os.walk(FOLDER, topdown=False)]; queue._seal()",
         "os.chmod(FOLDER, 0o700)",
     ),
     "read only": (
-        "[os.chmod(at, 0o500) for at, _, _ in os.walk(FOLDER, topdown=False)]; spool._seal_tail()",
+        "[os.chmod(at, 0o500) for at, _, _ in os.walk(FOLDER, topdown=False)]; queue._seal()",
         "[os.chmod(at, 0o700) for at, _, _ in os.walk(FOLDER)]",
     ),
     "no descriptors any more": (
-        "client.flush(30); spool._seal_tail(); resource.setrlimit(resource.RLIMIT_NOFILE, (3, 4096))",
+        "client.flush(30); queue._seal(); resource.setrlimit(resource.RLIMIT_NOFILE, (3, 4096))",
         "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 4096))",
     ),
 }

@@ -84,35 +84,6 @@ def test_nothing_a_span_left_is_lost_by_kills(tmp_path: Path) -> None:
         assert len(found) <= len(accepted) + KILLS
 
 
-def test_overflow_loses_no_more_than_memory_by_a_kill(tmp_path: Path) -> None:
-    """With `overflow`, what exceeds the watermark survives a kill in an outage; the rest was memory, and is not promised."""
-    text = """
-        client = Amplitude(Config(KEY, **spooling("overflow", max_cached_events=100, retry_timeouts=[60.0])))
-        assert client.log_event(event(0)).accepted
-        client.flush(0.0)
-        until = time.monotonic() + 20
-        while not client._exporter._dispatcher._suspect:  # the outage is known: from now on the worker sleeps
-            assert time.monotonic() < until
-            time.sleep(0.001)
-        for number in range(1, 500):
-            assert client.log_event(event(number)).accepted
-            pending = books(client).pending
-            assert pending.total - pending.spooled <= 100
-        assert books(client).pending.total == 500
-        os.kill(os.getpid(), signal.SIGKILL)
-    """
-    folder = tmp_path / "spool"
-    port = free_port()
-    with program(text, f"http://127.0.0.1:{port}/2/httpapi", folder) as process:
-        _, complained = process.communicate(timeout=40)
-    assert process.returncode == -signal.SIGKILL, complained
-    with Server(port=port) as server:
-        replay(server, folder)
-        found = {int(key) for key in arrived(server)}
-    assert found == set(range(500 - len(found), 500))
-    assert 400 <= len(found) <= 425
-
-
 def test_events_go_to_the_endpoint_they_were_accepted_for_and_nowhere_else(tmp_path: Path) -> None:
     """A process with another endpoint finds the dead one's directory and leaves it; one with the same delivers it on a mere flush."""
     folder = tmp_path / "spool"

@@ -20,11 +20,10 @@ from parcels import Memory, acknowledged, fault, names, parcel, throttled
 from punctual import Stopwatch
 
 from otel_amplitude import Amplitude, Config, pipeline
-from otel_amplitude.delivery import batch_exporter as _batch_exporter
+from otel_amplitude.delivery import worker as _worker
 from otel_amplitude.delivery.batch_exporter import BatchExporter
 from otel_amplitude.delivery.disk.spool import Spool
 from otel_amplitude.delivery.dispatcher import Batch, DeliveryOptions
-from otel_amplitude.delivery.observer import Observer
 from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.delivery.receipt import Receipt
 from otel_amplitude.errors import TransportError
@@ -101,7 +100,8 @@ def test_the_byte_count_of_arrivals_does_not_drift() -> None:
     for thread in threads:
         thread.join()
     assert post.flush(PATIENCE)
-    assert (len(post._inbox), post._inbox_bytes, post._dispatcher.memory_bytes) == (0, 0, 0)
+    queue = post._worker().queue
+    assert (queue.used_events, queue.used_bytes) == (0, 0)
     assert post.stats().accepted > 1000
     assert post.shutdown(PATIENCE)
 
@@ -172,7 +172,7 @@ def test_a_policy_that_answers_nonsense_costs_no_event(monkeypatch: pytest.Monke
     failures = iter([fault, fault])
     policy = Policy(given)
     post = Post(lambda batch: (next(failures, acknowledged))(batch), retry=policy)  # noqa: PLW0108 -- another one each time
-    monkeypatch.setattr(post._dispatcher, "_random", lambda: 0.001)
+    monkeypatch.setattr(post._worker()._senders, "_random", lambda: 0.001)
     for number in range(5):
         post.submit(parcel(f"{number}"))
     assert post.flush(PATIENCE)
@@ -186,7 +186,7 @@ def test_a_policy_that_says_for_ever_means_a_day() -> None:
     post = Post(fault, retry=Policy(float("inf")))
     post.submit(parcel("a"))
     assert not post.flush(0.1)
-    assert post._dispatcher._resume_at < time.monotonic() + 86_400.0
+    assert post._worker().dispatcher._resume_at < time.monotonic() + 86_400.0
     assert not post.shutdown(0.0)
     assert post.stats().dropped == {"shutdown": 1}
 
@@ -314,25 +314,18 @@ def test_a_clock_that_is_set_loses_nothing(tmp_path: Path, place: str, by: float
     spool = Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=clocks.wall) if place == "disk" else None
     post = Post(
         lambda batch: fault(batch) if down.is_set() else acknowledged(batch),
-        wall=clocks.wall, spool=spool, spool_always=place == "disk", retry=Policy(0.01), read_ids=lambda body: (body.decode().strip(),),
+        wall=clocks.wall, spool=spool, retry=Policy(0.01), read_ids=lambda body: (body.decode().strip(),),
     )  # fmt: skip
 
     def submit(*numbers: int) -> None:
         for number in numbers:
             assert post.submit(parcel(f"{number}", f"{number}", accepted_ms=int(clocks.wall() * 1000)))
 
-    def looked_at() -> bool:
-        """Whether the worker has looked at the clock since it was set: two changes between two looks are one."""
-        offset = post._wall_offset
-        return offset is not None and abs(clocks.wall() - time.monotonic() - offset) < 60
-
     submit(1, 2)
     for change in (by, -2 * by):
         assert not post.flush(0.05)
-        wait_for(looked_at)
         clocks.set_by += change
         assert not post.flush(0.05)
-        wait_for(looked_at)
         submit(int(3 + abs(clocks.set_by)), int(4 + abs(clocks.set_by)))
     assert post.stats().dropped == {}
     down.clear()
@@ -345,68 +338,71 @@ def test_what_is_old_expires_although_the_clock_was_set() -> None:
     """The age that counts is the time that passed."""
     now, wall = [1000.0], [5e8]
     post = Post(fault, clock=lambda: now[0], wall=lambda: wall[0], retry=Policy(0.0), max_event_age=100.0)
-    with post._lock:
-        post._dispatcher.accept([parcel("a", accepted_ms=int(wall[0] * 1000))], now[0])
-    post._dispatcher.expire(post._wall_ms(now[0]), now[0])
+    post.submit(parcel("a", accepted_ms=int(wall[0] * 1000)))
+    assert not post.flush(0.0)
     wall[0] += 1e9
     now[0] += 1.0
-    post._dispatcher.expire(post._wall_ms(now[0]), now[0])
+    post.hurry()
     assert post.stats().pending.total == 1
     wall[0] += 100.0
     now[0] += 100.0
-    post._dispatcher.expire(post._wall_ms(now[0]), now[0])
-    assert post.stats().dropped == {"expired": 1}
+    post.hurry()
+    wait_for(lambda: post.stats().dropped == {"expired": 1})
     assert post.shutdown(0.0)
 
 
-@pytest.mark.parametrize(("call", "room"), [("pwrite", 400), ("open", 1000)])
-def test_a_disk_that_hangs_does_not_hold_up_who_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, room: int) -> None:
+@pytest.mark.parametrize("call", ["pwrite", "open", "fsync", "unlink", "pread"])
+def test_a_disk_that_hangs_does_not_hold_up_who_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """`shutdown(t)` returns within t and a quarter second though the disk answers nothing any more; what it did not take is counted."""
-    stuck, hung = threading.Event(), threading.Event()
+    stuck, let_go = threading.Event(), threading.Event()
     real = getattr(os, call)
 
     def hang(*arguments: Any, **more: Any) -> Any:
         if stuck.is_set() and threading.current_thread() is not threading.main_thread():
-            hung.set()
-            stuck_until.wait(PATIENCE)
+            let_go.wait(PATIENCE)
         return real(*arguments, **more)
 
-    stuck_until = threading.Event()
-    post = Post(
-        fault,
-        retry=Policy(0.01),
-        spool=Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0),
-        read_ids=lambda _: ("u",),
-        max_cached_events=room,
-    )
+    spool = Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0)
+    post = Post(fault, retry=Policy(0.01), spool=spool, read_ids=lambda _: ("u",), max_cached_events=400)
     for number in range(350):
         assert post.submit(parcel(f"{number}", "u"))
     assert not post.flush(0.1)
     monkeypatch.setattr(os, call, hang)
-    monkeypatch.setattr(_batch_exporter, "_LEFTOVER_SECONDS", 0.1)  # so that half of the time is kept for the disk: it must come to hang
     stuck.set()
     watch = Stopwatch()
-    assert not post.shutdown(1.6)
+    assert not post.shutdown(0.6)
     took = watch.seconds()
-    stuck_until.set()
-    assert took < 1.6 + 0.25
+    let_go.set()
+    assert took < 0.6 + 0.25
     books = post.stats()
     assert books.balanced
-    assert books.accepted in (350, 351)
-    assert sum(books.dropped.values()) + books.pending.total == books.accepted
-    assert hung.is_set()
+    assert (books.accepted, books.pending.spooled, books.dropped) == (350, 350, {})
 
 
-def test_a_full_memory_reaches_the_disk_in_time(tmp_path: Path) -> None:
-    """Orderly exit during an outage with sixteen thousand events in memory: all of them are on disk, none is dropped."""
-    dead = FakeTransport(lambda _: answer(503))
-    amplitude = Amplitude(Config(KEY, transport=dead, spool="overflow", spool_dir=str(tmp_path / "spool"), max_cached_events=22_000))
-    accepted = sum(amplitude.log_event({**EVENT, "user_id": f"user-{number % 100}"}).accepted for number in range(16_000))
+def test_an_append_that_hangs_does_not_hold_up_who_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk keeps an accepting thread inside its write: the end comes in time, and the counters balance before and after."""
+    hung, let_go = threading.Event(), threading.Event()
+    real = os.pwrite
+
+    def hang(*arguments: Any) -> int:
+        if threading.current_thread().name == "accepting":
+            hung.set()
+            let_go.wait(PATIENCE)
+        return real(*arguments)
+
+    post = Post(fault, retry=Policy(0.01), spool=Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0))
+    assert post.submit(parcel("a"))
+    monkeypatch.setattr(os, "pwrite", hang)
+    accepting = threading.Thread(target=post.submit, args=(parcel("b"),), name="accepting")
+    accepting.start()
+    assert hung.wait(PATIENCE)
     watch = Stopwatch()
-    assert not amplitude.shutdown(6.0)
-    assert watch.seconds() < 6.25
-    books = amplitude.stats()
-    assert (books.accepted, books.dropped, books.pending.spooled) == (accepted, {}, 16_000)
+    assert not post.shutdown(0.2)
+    assert watch.seconds() < 0.45
+    assert (post.stats().pending.spooled, post.stats().balanced) == (1, True)
+    let_go.set()
+    accepting.join(PATIENCE)
+    assert post.stats().balanced
 
 
 def test_a_callback_that_blocks_holds_up_nobody_but_itself(client: Any) -> None:
@@ -450,55 +446,6 @@ def test_a_callback_that_blocks_does_not_hold_up_the_end(client: Any) -> None:
     wait_for(lambda: told == ["dropped"] * 3)
 
 
-@pytest.fixture
-def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Observer], Post]]:
-    """Makes an exporter of one parcel whose worker is kept by the disk until the test ends, and whose disk takes nothing."""
-    hung, let_go = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        hung.set()
-        let_go.wait(PATIENCE)
-
-    def make(observer: Observer) -> Post:
-        spool = Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0)
-        monkeypatch.setattr(spool, "maintain", hang)
-        monkeypatch.setattr(spool, "append", lambda *_: "spool_full")
-        post = Post(fault, retry=Policy(0.01), spool=spool, observers=[observer])
-        assert post.submit(parcel("a"))
-        post.hurry()
-        assert hung.wait(PATIENCE)
-        return post
-
-    yield make
-    let_go.set()
-
-
-def test_a_worker_that_hangs_does_not_keep_the_last_words(hanging: Callable[[Observer], Post]) -> None:
-    """While the disk keeps the worker, callbacks hear of the end all the same."""
-    memory = Memory()
-    assert not hanging(memory).shutdown(0.2)
-    assert [(name, outcome) for name, outcome, _ in memory.ends] == [("a", "dropped")]
-
-
-def test_a_callback_that_blocks_beside_a_worker_that_hangs(hanging: Callable[[Observer], Post]) -> None:
-    """The end comes in time though both the disk and the callback answer nothing."""
-    release = threading.Event()
-
-    class Blocking(Memory):
-        def finished(self, parcel: Parcel, outcome: str, reason: str, status: int | None) -> None:
-            super().finished(parcel, outcome, reason, status)
-            release.wait(PATIENCE)
-
-    blocking = Blocking()
-    post = hanging(blocking)
-    watch = Stopwatch()
-    assert not post.shutdown(0.2)
-    assert watch.seconds() < 0.2 + 0.25 + 1.0
-    assert post.stats().balanced
-    assert len(blocking.ends) == 1
-    release.set()
-
-
 def test_who_shuts_down_as_well_returns_when_callbacks_heard_of_the_end(client: Any) -> None:
     """Two threads end a client; neither returns before `on_result` was called, so that the process may end."""
     told: list[str] = []
@@ -535,23 +482,45 @@ def test_who_shuts_down_as_well_returns_when_callbacks_heard_of_the_end(client: 
     assert heard == [10, 10]
 
 
-def test_a_shutdown_that_interrupts_a_shutdown_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal handler that shuts down while the same thread does so returns at once, and does not claim success."""
+def test_a_shutdown_that_interrupts_a_shutdown_waits_for_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler may shut down while the same thread does so: the worker ends both."""
     post = Post()
     assert post.submit(parcel("a"))
-    flush_until = post._flush_until
-    interrupting: list[bool] = []
+    worker = post._worker()
+    wait, answers = worker._wait, []
 
-    def interrupted(deadline: float) -> bool:
-        watch = Stopwatch()
-        interrupting.append(post.shutdown(PATIENCE))
-        assert watch.seconds() < PATIENCE / 2
-        return flush_until(deadline)
+    def interrupted(*arguments: Any, **more: Any) -> None:
+        if not answers:
+            answers.append(False)
+            answers[0] = post.shutdown(PATIENCE)
+        wait(*arguments, **more)
 
-    monkeypatch.setattr(post, "_flush_until", interrupted)
+    monkeypatch.setattr(worker, "_wait", interrupted)
     assert post.shutdown(PATIENCE)
-    assert interrupting == [False]
+    assert answers == [True]
     assert post.stats().acknowledged == 1
+
+
+def test_a_shutdown_that_interrupts_turns_on_the_same_thread_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be had a caller does the turns; a signal handler that interrupts it can not wait for it."""
+
+    def refuse(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    answers: list[bool] = []
+
+    def interrupted(batch: Batch) -> Receipt:
+        watch = Stopwatch()
+        answers.append(post.flush(PATIENCE))
+        assert watch.seconds() < PATIENCE / 2
+        return acknowledged(batch)
+
+    post = Post(interrupted)
+    assert post.submit(parcel("a"))
+    assert post.flush(PATIENCE)
+    assert answers == [False]
+    assert post.shutdown(PATIENCE)
 
 
 def test_a_shutdown_inside_a_callback_does_not_wait_for_the_one_that_waits_for_it() -> None:
@@ -559,11 +528,11 @@ def test_a_shutdown_inside_a_callback_does_not_wait_for_the_one_that_waits_for_i
     called, waited = threading.Event(), threading.Event()
 
     class Closing(Memory):
-        def finished(self, parcel: Parcel, outcome: str, reason: str, status: int | None) -> None:
+        def finished(self, parcel: Parcel, outcome: str, reason: str, status: int | None, attempts: int) -> None:
             called.set()
             assert waited.wait(PATIENCE)
             post.shutdown(PATIENCE)
-            super().finished(parcel, outcome, reason, status)
+            super().finished(parcel, outcome, reason, status, attempts)
 
     closing = Closing()
     post = Post(observers=[closing])
@@ -573,7 +542,7 @@ def test_a_shutdown_inside_a_callback_does_not_wait_for_the_one_that_waits_for_i
     ending: list[bool] = []
     thread = threading.Thread(target=lambda: ending.append(post.shutdown(PATIENCE)))
     thread.start()
-    wait_for(lambda: bool(post._flushes))  # it is under way
+    wait_for(lambda: post.closed)  # it is under way
     waited.set()
     thread.join(PATIENCE)
     assert ending == [True]
@@ -581,84 +550,38 @@ def test_a_shutdown_inside_a_callback_does_not_wait_for_the_one_that_waits_for_i
     assert closing.outcomes == {"acknowledged": 1}
 
 
-def test_an_event_that_comes_too_late_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All was over between the first look at the door and the last one: it is not pending for ever."""
-    post = Post(spool=Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0), spool_always=True)
-
-    def close(*_: object) -> bool:
-        post.shutdown(0.0)
-        return False  # the disk takes it no more
-
-    monkeypatch.setattr(post, "_append", close)
-    assert post.take(parcel("late")) == "closed"
-    books = post.stats()
-    assert (books.accepted, books.pending.total, books.refused) == (0, 0, {"closed": 1})
-    assert books.balanced
-    assert post._inbox_bytes == 0
-
-
 def test_a_flush_after_the_end_waits_without_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no thread can be started: what lies on disk does not come to its end any more, and nobody turns in circles."""
+    """What lies on disk does not come to its end any more: the flush says so at once, also where no thread can be started."""
 
     def refuse(_self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    monkeypatch.setattr(_batch_exporter, "_GRACE_SECONDS", PATIENCE)
+    monkeypatch.setattr(_worker, "GRACE_SECONDS", PATIENCE)
     post = Post(fault, retry=Policy(60.0), spool=Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0))
     assert post.submit(parcel("a"))
     assert not post.shutdown(0.0)
     assert post.stats().pending.spooled == 1
-    steps: list[object] = []
-    monkeypatch.setattr(post, "_step", steps.append)
-    assert not post.flush(0.05)
-    assert steps == []
+    watch = Stopwatch()
+    assert not post.flush(PATIENCE)
+    assert watch.seconds() < PATIENCE / 2
 
 
-def test_a_flush_is_not_true_while_leftovers_are_on_their_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is written to the disk at the end has not come to its end: a flush beside it says so."""
-    writing, let_go = threading.Event(), threading.Event()
-    spool = Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0)
-    append = spool.append
-
-    def slow(body: bytes, accepted_ms: int) -> str | None:
-        writing.set()
-        let_go.wait(PATIENCE)
-        return append(body, accepted_ms)
-
-    monkeypatch.setattr(_batch_exporter, "_GRACE_SECONDS", PATIENCE)
-    post = Post(fault, retry=Policy(60.0), spool=spool)
-    assert post.submit(parcel("a"))
-    monkeypatch.setattr(spool, "append", slow)
-    ending = threading.Thread(target=post.shutdown, args=(0.0,))
-    ending.start()
-    assert writing.wait(PATIENCE)
-    flushes: list[bool] = []
-    flushing = threading.Thread(target=lambda: flushes.append(post.flush(0.05)))
-    flushing.start()
-    flushing.join(PATIENCE)
-    let_go.set()
-    ending.join(PATIENCE)
-    assert flushes == [False]
-    assert post.stats().pending.spooled == 1
-
-
-def test_a_shutdown_that_is_interrupted_is_ended_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C while leftovers are brought to the disk: another `shutdown` brings the rest there, and the books balance."""
-    spool = Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0)
-    post = Post(fault, retry=Policy(60.0), spool=spool)
+def test_a_shutdown_that_is_interrupted_is_ended_by_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the end is waited for: it comes all the same, another `shutdown` waits for it, and the counters balance."""
+    post = Post(fault, retry=Policy(60.0), spool=Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0))
     for number in range(600):
         assert post.submit(parcel(f"{number}"))
-    monkeypatch.setattr(_batch_exporter, "_GRACE_SECONDS", PATIENCE)
+    worker = post._worker()
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(post, "_move_to_disk", interrupted)
+        patch.setattr(worker, "_wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             post.shutdown(0.0)
-    assert not post.shutdown(0.0)
+    assert not post.shutdown(PATIENCE)
     books = post.stats()
     assert (books.accepted, books.pending.spooled, books.dropped) == (600, 600, {})
     assert books.balanced

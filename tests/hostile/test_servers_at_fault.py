@@ -107,12 +107,12 @@ def test_a_project_over_its_limit_is_asked_no_more(client: Any, headers: dict[st
         log(amplitude, 50)
         begun = time.monotonic()
         assert not amplitude.flush(0.0)
-        wait_for(lambda: amplitude._exporter._dispatcher._resume_at > 0)
+        wait_for(lambda: amplitude._exporter._worker().dispatcher._resume_at > 0)
         answered = time.monotonic()
         assert not amplitude.flush(0.5)
         assert len(server.requests) == 1
     asked = 7 if headers else 60
-    assert begun + asked <= amplitude._exporter._dispatcher._resume_at <= answered + asked
+    assert begun + asked <= amplitude._exporter._worker().dispatcher._resume_at <= answered + asked
     assert amplitude.stats().pending.total == 50
 
 
@@ -137,10 +137,10 @@ def test_every_device_throttled_at_once(client: Any) -> None:
 
 
 def test_an_outage_with_a_restart_and_a_small_memory(client: Any, tmp_path: Path) -> None:
-    """More is logged during the outage than memory holds: `overflow` takes it, and the new server gets all of it in order."""
+    """More is logged during the outage than memory holds: the spool takes it, and the new server gets all of it in order."""
     reserved = Server(port=free_port())
     reserved.stop()
-    amplitude = client(reserved, spool="overflow", spool_dir=str(tmp_path / "spool"), max_cached_events=100, max_batch_events=50)
+    amplitude = client(reserved, spool_dir=str(tmp_path / "spool"), max_cached_events=100, max_batch_events=50)
     ids: set[str] = set()
     for _ in range(10):
         ids |= log(amplitude, 100, users=3)

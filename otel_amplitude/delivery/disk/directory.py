@@ -28,6 +28,8 @@ LOCK: Final = "lock"
 # how an unfinished file of a purge is called
 PART: Final = ".part"
 SEGMENT: Final = re.compile(r"[0-9]{8}\.seg")
+# Events of which the process ended while they were sent alone; no process owns this directory.
+QUARANTINE: Final = "quarantine"
 FINGERPRINT: Final = re.compile(r"[0-9a-f]{8}")
 _PROCESS: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}-[0-9]{1,10}-[0-9a-f]{8}")
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH

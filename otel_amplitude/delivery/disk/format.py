@@ -2,12 +2,17 @@
 
 ::
 
-    header, 64 bytes: magic "OTAMPSG1" | version u16 | flags u16 | created_ms u64 | starts u16 | slot | slot | zeros
+    header, 64 bytes: magic "OTAMPSG1" | version u16 | flags u16 | created_ms u64 | starts u16 | slot | slot | suspects | zeros
     slot,   16 bytes: offset u64 | generation u32 | crc32 u32
+    suspects, 9 bytes: first u32 | last u32 | ends u8
     record: length u32 | crc32 u32 (of type to payload) | type u8 | 3 zeros | accepted_ms u64 | payload
 
 All numbers are little-endian; `length` is that of the payload, the frozen JSON of one event. JSON never holds a raw
-control character, so the four bytes of a type can stand nowhere else: that is how reading finds its feet after damage.
+control character, so the four bytes of a type can stand nowhere else: that is how reading goes on behind damage.
+
+`starts` counts the processes that owned the segment since it was last closed in order. `suspects` are the offsets of the first and the
+last event of the request in flight, or zeros: a process that finds them set knows what its predecessor was sending when it ended, and
+`ends` counts how many ended one after the other with the same first event in flight. Written in adopted segments only.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ HEADER_BYTES: Final = 64
 SLOT_BYTES: Final = 16
 SLOTS_AT: Final = 22
 STARTS_AT: Final = 20
+SUSPECTS_AT: Final = 54
 SEGMENT_BYTES: Final = 4 * 2**20
 # Lengths on disk are not trusted: nothing honest comes near this.
 MAX_RECORD_BYTES: Final = 2**20
@@ -29,6 +35,7 @@ MAX_RECORD_BYTES: Final = 2**20
 MAX_FILE_BYTES: Final = SEGMENT_BYTES + MAX_RECORD_BYTES
 
 _HEADER: Final = struct.Struct("<8sHHQH")
+_SUSPECTS: Final = struct.Struct("<IIB")
 _SLOT: Final = struct.Struct("<QII")
 _PREFIX: Final = struct.Struct("<II")
 _REST: Final = struct.Struct("<IQ")
@@ -41,13 +48,22 @@ RECORD_BYTES: Final = _RECORD.size
 _SEARCH_BYTES: Final = 64 * 2**20
 
 
+class Suspects(NamedTuple):
+    """What was in flight: offsets of the first and last event, 0 for none, and how many processes ended with this first one in flight."""
+
+    first: int = 0
+    last: int = 0
+    ends: int = 0
+
+
 class Header(NamedTuple):
-    """What the header of a segment says: birth, process starts that tried to send it, and where unresolved records begin."""
+    """What the header of a segment says: birth, process starts that tried to send it, where unresolved records begin, and suspects."""
 
     created_ms: int
     starts: int
     low_water: int
     generation: int
+    suspects: Suspects = Suspects()
 
 
 class Found(NamedTuple):
@@ -86,6 +102,11 @@ def write_starts(starts: int) -> bytes:
     return min(starts, 0xFFFF).to_bytes(2, "little")
 
 
+def write_suspects(suspects: Suspects) -> bytes:
+    """Give the bytes for `SUSPECTS_AT`."""
+    return _SUSPECTS.pack(suspects.first, suspects.last, min(suspects.ends, 0xFF))
+
+
 def write_slot(low_water: int, generation: int) -> tuple[int, bytes]:
     """Give offset and bytes of the slot for this generation; neighbours alternate, so that one torn write loses nothing."""
     head = _SLOT.pack(low_water, generation, 0)[:12]
@@ -105,7 +126,7 @@ def read_header(data: bytes) -> Header | None:
         offset, number, crc = _SLOT.unpack_from(data, at)
         if crc == crc32(data[at : at + 12]) and number > generation and HEADER_BYTES <= offset <= len(data):
             low_water, generation = offset, number
-    return Header(created_ms, starts, low_water, generation)
+    return Header(created_ms, starts, low_water, generation, Suspects(*_SUSPECTS.unpack_from(data, SUSPECTS_AT)))
 
 
 def write_record(body: bytes, accepted_ms: int) -> bytes:
@@ -126,12 +147,10 @@ class Content(NamedTuple):
     damaged: int
 
 
-def read_segment(data: bytes, *, last: bool) -> Content | None:
-    """Read a whole segment file; None: not of this version, and to be left alone.
+def read_segment(data: bytes) -> Content | None:
+    """Read a whole segment file of at most one byte more than `MAX_FILE_BYTES`; None: not of this version, and to be left alone.
 
-    Args:
-        data: the file, at most one byte more than `MAX_FILE_BYTES`.
-        last: it is the last one of its process, where an unfinished write is no loss.
+    An unfinished write at the end is no loss: the append that wrote it did not return.
     """
     if len(data) < HEADER_BYTES or not data.strip(b"\0"):  # what a crash leaves of a segment that was just made
         return Content(Header(0, 0, HEADER_BYTES, 0), [], 0)
@@ -141,7 +160,7 @@ def read_segment(data: bytes, *, last: bool) -> Content | None:
     found = scan(data, header.low_water)
     if found.foreign:
         return None
-    torn = last and _is_torn(data[found.end :])
+    torn = _is_torn(data[found.end :])
     damaged = found.damaged + (0 if torn or found.end == len(data) else _lost_between(data, found.end, len(data)))
     return Content(header, found.records, damaged)
 

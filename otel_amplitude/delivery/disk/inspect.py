@@ -22,7 +22,7 @@ class SegmentReport:
 
     Attributes:
         fingerprint: the name of endpoint and key.
-        process: the process directory: host, pid, random.
+        process: the process directory: host, pid, random; `quarantine`: events during whose sending the process ended three times.
         segment: the file name.
         records: events that are not resolved.
         bytes: the size of the file.
@@ -80,9 +80,9 @@ def inspect(directory: str | Path) -> list[SegmentReport]:
         OSError: it can not be read.
     """
     return [
-        _describe(data, SegmentReport(fingerprint, process, name, bytes=len(data), alive=disk.is_owned(fd)), last=last)
+        _describe(data, SegmentReport(fingerprint, process, name, bytes=len(data), alive=disk.is_owned(fd)))
         for fingerprint, process, _parent, fd in _directories(directory)
-        for name, data, last in _segments(fd)
+        for name, data in _segments(fd)
     ]
 
 
@@ -94,8 +94,8 @@ def iter_records(directory: str | Path) -> Iterator[StoredRecord]:
         OSError: it can not be read.
     """
     for fingerprint, process, _parent, fd in _directories(directory):
-        for name, data, last in _segments(fd):
-            content = layout.read_segment(data, last=last)
+        for name, data in _segments(fd):
+            content = layout.read_segment(data)
             for record in content.records if content else ():
                 yield StoredRecord(fingerprint, process, name, record.body, record.accepted_ms)
 
@@ -121,8 +121,8 @@ def purge(directory: str | Path, matches: Callable[[bytes], bool] | None = None,
             busy += 1
             continue
         try:
-            for name, data, last in _segments(taken.fd):
-                gone, stayed = _purge_segment(taken.fd, name, layout.read_segment(data, last=last), matches)
+            for name, data in _segments(taken.fd):
+                gone, stayed = _purge_segment(taken.fd, name, layout.read_segment(data), matches)
                 removed, kept = removed + gone, kept + stayed
         finally:
             taken.remove()
@@ -168,14 +168,13 @@ def _directories(directory: str | Path) -> Iterator[tuple[str, str, int, int]]:
     with disk.opened(root):
         for fingerprint in disk.list_directories(root, disk.FINGERPRINT):
             with suppress(OSError, SpoolError), disk.opened(disk.open_inner(fingerprint, root)) as parent:
-                for process in disk.process_names(parent):
+                for process in [*disk.process_names(parent), disk.QUARANTINE]:
                     with suppress(FileNotFoundError, SpoolError), disk.opened(disk.open_inner(process, parent)) as fd:
                         yield fingerprint, process, parent, fd
 
 
-def _segments(fd: int) -> Iterator[tuple[str, bytes, bool]]:
-    names = disk.list_directories(fd, disk.SEGMENT)
-    for name in names:
+def _segments(fd: int) -> Iterator[tuple[str, bytes]]:
+    for name in disk.list_directories(fd, disk.SEGMENT):
         data = b""
         try:
             with disk.opened(disk.open_segment(name, fd, os.O_RDONLY)) as file:
@@ -184,11 +183,11 @@ def _segments(fd: int) -> Iterator[tuple[str, bytes, bool]]:
             continue
         except OSError:
             data = b"?" * layout.HEADER_BYTES  # a link, a pipe or another user's: foreign
-        yield name, data, name == names[-1]
+        yield name, data
 
 
-def _describe(data: bytes, report: SegmentReport, *, last: bool) -> SegmentReport:
-    content = layout.read_segment(data, last=last)
+def _describe(data: bytes, report: SegmentReport) -> SegmentReport:
+    content = layout.read_segment(data)
     if content is None:
         return replace(report, foreign=True)
     times = [record.accepted_ms for record in content.records]
