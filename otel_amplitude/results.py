@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from otel_amplitude.delivery.observer import Observer
+from otel_amplitude.delivery.threads import Signal
 
 if TYPE_CHECKING:
     from otel_amplitude.delivery.parcel import Parcel
@@ -57,7 +57,7 @@ class Waiter:
     """One caller of `log_event` that waits for its event to be settled."""
 
     def __init__(self, forget: Callable[[Waiter], object]) -> None:
-        self._settled = threading.Event()
+        self._settled = Signal()
         self._forget = forget
         self._result: Result | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import logging
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from refused_threads import Threads
 
 from otel_amplitude.identity._scope import process
 
@@ -73,15 +75,27 @@ def same_logger() -> Iterator[None]:
 
 
 @pytest.fixture
-def started_here(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
-    """The threads that the test itself starts, by whatever it calls; those of earlier tests may come and go meanwhile."""
-    started: list[threading.Thread] = []
-    here, start = threading.current_thread(), threading.Thread.start
+def started_here(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What runs in the threads that the test itself starts, by whatever it calls; those of earlier tests may come and go meanwhile."""
+    started: list[object] = []
+    here, start, start_raw = threading.get_ident(), threading.Thread.start, _thread.start_new_thread
 
     def noted(thread: threading.Thread) -> None:
-        if threading.current_thread() is here:
+        if threading.get_ident() == here:
             started.append(thread)
         start(thread)
 
+    def noted_raw(function: Any, arguments: Any) -> int:
+        if threading.get_ident() == here:
+            started.append(function)
+        return start_raw(function, arguments)
+
     monkeypatch.setattr(threading.Thread, "start", noted)
+    monkeypatch.setattr(_thread, "start_new_thread", noted_raw)  # what `threading` calls by a name of its own
     return started
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Threads:
+    """Threads that can be refused."""
+    return Threads(monkeypatch)

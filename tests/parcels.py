@@ -100,6 +100,9 @@ class Memory(Observer):
     def noticed(self, event: str, facts: object) -> None:
         self.told.append(("noticed", event, facts))
 
+    def raised(self, part: str, error: Exception) -> None:
+        self.told.append(("raised", part, str(error)))
+
     def stopped(self, stats: Stats) -> None:
         self.stats = stats
 

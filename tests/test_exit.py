@@ -298,7 +298,7 @@ def test_sigterm_ends_a_process_that_can_start_no_thread() -> None:
     text = (
         "c = otel_amplitude.configure(server_url=os.environ['URL'] + '/2/httpapi', flush_on_sigterm=True)\n"
         'def refuse(*_): raise RuntimeError("can\'t start new thread")\n'
-        "threading.Thread.start = refuse\n"
+        "import _thread; threading.Thread.start = _thread.start_new_thread = refuse\n"
         "print('ready', flush=True); time.sleep(60)"
     )
     with sandboxed() as sandbox, script(text, sandbox) as program:

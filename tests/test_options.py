@@ -845,6 +845,7 @@ def test_log_levels(make: Any, caplog: pytest.LogCaptureFixture, level: str, lin
     client.log_event({"event_type": "", "user_id": "u-12345"})
     client.log_event(EVENT, {"fail": True})
     client.log_event(EVENT, timeout=PATIENCE)
+    assert client.flush(PATIENCE)  # callbacks, logs among them, follow what `log_event` waits for
     found = {record.levelname for record in caplog.records}
     assert found == lines if lines is not None else "DEBUG" in found
 

@@ -148,12 +148,13 @@ class BatchExporter(ABC):
         return worker
 
     def _finish_with_multiprocessing(self) -> None:
-        """Ask `multiprocessing`, if this process is a child of it, to shut us down: it leaves by `os._exit`, without `atexit`."""
-        process = sys.modules.get("multiprocessing.process")
-        if process is not None and process.parent_process() is not None:
-            from multiprocessing.util import Finalize  # noqa: PLC0415 -- only where it is loaded already
+        """Ask `multiprocessing`, if this process is a child of it, to shut us down: it leaves by `os._exit`, without `atexit`.
 
-            Finalize(self, _finish, args=(weakref.ref(self), self._options.shutdown_timeout), exitpriority=10)
+        Runs under the append lock, so it imports nothing: a child of `multiprocessing` has these modules.
+        """
+        process, util = map(sys.modules.get, ("multiprocessing.process", "multiprocessing.util"))
+        if process is not None and util is not None and process.parent_process() is not None:
+            util.Finalize(self, _finish, args=(weakref.ref(self), self._options.shutdown_timeout), exitpriority=10)
 
     # Any thread.
 

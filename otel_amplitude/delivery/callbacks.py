@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from otel_amplitude.delivery.observer import Note, Observer, tell
+from otel_amplitude.delivery.threads import start_thread
 from otel_amplitude.pipeline import entered
 from otel_amplitude.suppression import suppressed
 
@@ -25,9 +26,8 @@ class Callbacks:
         in_users_code: an observer that runs users' callbacks is at work.
     """
 
-    def __init__(self, observers: Sequence[Observer], start_thread: Callable[[Callable[[], None]], bool]) -> None:
+    def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
-        self._start_thread = start_thread
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._has_thread = False
         self._thread: int | None = None
@@ -65,7 +65,7 @@ class Callbacks:
         self._posted += 1
         self._jobs.put((notes, results, then))
         if not self._has_thread and may_start:
-            self._has_thread = self._start_thread(self._run)
+            self._has_thread = start_thread(self._run)
         if not self._has_thread:
             self._jobs.put(None)
             self._run()

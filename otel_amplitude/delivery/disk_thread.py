@@ -5,12 +5,11 @@ It changes no state of delivery: it gets jobs from the worker and answers by mes
 
 from __future__ import annotations
 
-import queue
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from otel_amplitude.delivery.books import SPOOL_FULL, SPOOL_IO
 from otel_amplitude.delivery.disk import directory
@@ -19,6 +18,7 @@ from otel_amplitude.delivery.disk.segment_file import Loaded
 from otel_amplitude.delivery.dispatcher import Batch
 from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.delivery.queue import FIRST_OWN, Queue, Segment
+from otel_amplitude.delivery.threads import Mailbox
 from otel_amplitude.errors import SpoolError
 
 if TYPE_CHECKING:
@@ -71,6 +71,9 @@ class Reports(Protocol):
     def noticed(self, event: str, facts: dict[str, object]) -> None:
         """There is something to log."""
 
+    def raised(self, part: str, error: Exception) -> None:
+        """A job raised what it must not."""
+
     def closed(self) -> None:
         """Everything that can be on disk is there, and the directory is left to a sibling."""
 
@@ -81,7 +84,7 @@ class DiskThread:
     def __init__(
         self,
         spool: Spool,
-        queue_of_events: Queue,
+        queue: Queue,
         reports: Reports,
         read_ids: ReadIds,
         clock: Callable[[], float],
@@ -89,13 +92,14 @@ class DiskThread:
         max_bytes: int,
     ) -> None:
         self._spool = spool
-        self._queue = queue_of_events
+        self._queue = queue
         self._reports = reports
         self._read_ids = read_ids
         self._clock = clock
         self._wall = wall
         self._kept_bytes = max_bytes // _KEPT_SHARE
-        self._jobs: queue.SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._jobs = Mailbox()
+        self.put = self._jobs.post
         self._unremoved: list[SegmentFile] = []
         self._look_at = float("-inf")
         self._has_looked = False
@@ -105,37 +109,24 @@ class DiskThread:
         self._closed = False
         self._process = ""
 
-    def put(self, function: Callable[..., object], *arguments: object) -> None:
-        """Let the thread do a job; any thread."""
-        self._jobs.put((function, arguments))
-
-    def wake(self) -> None:
-        """Look at what is due by the clock; any thread."""
-        self._jobs.put((lambda: None, ()))
-
     def run(self) -> None:
         """Work until `close` was done."""
         while not self._closed:
             try:
                 self.turn(wait=True)
-            except Exception:  # such as a user's clock: without this thread nothing would leave the disk
+            except Exception as error:  # such as a user's clock: without this thread nothing would leave the disk
+                self._reports.raised("disk", error)
                 time.sleep(FIRST_RETRY_SECONDS)
 
     def turn(self, *, wait: bool) -> None:
         """Do one job, and what is due; without `wait` all jobs that there are."""
-        with suppress(queue.Empty):
-            while not self._closed:
-                job = self._jobs.get(timeout=self._timeout()) if wait else self._jobs.get_nowait()
-                if job is not None:
-                    function, arguments = job
-                    function(*arguments)
-                if wait:
-                    break
+        if wait:
+            self._jobs.apply(max(0.0, self.due() - self._clock()))
+        else:
+            while not self._closed and self._jobs.apply():
+                pass
         if not self._closed:
             self._tick()
-
-    def _timeout(self) -> float:
-        return max(0.0, self.due() - self._clock())
 
     def due(self) -> float:
         """When there is something to do without a job."""
@@ -150,10 +141,7 @@ class DiskThread:
 
     def _tick(self) -> None:
         now = self._clock()
-        if self._spool.process != self._process:
-            self._process = self._spool.process
-            if self._process:
-                self._reports.noticed("spool.opened", {"directory": str(self._spool.path), "process": self._process})
+        self._note_opened()
         self._queue.check_place()
         try:
             self._queue.renew_grant()
@@ -166,12 +154,19 @@ class DiskThread:
         if now >= self._retry_at:
             self._retry(now)
 
+    def _note_opened(self) -> None:
+        if self._spool.process != self._process:
+            self._process = self._spool.process
+            if self._process:
+                self._reports.noticed("spool.opened", {"directory": str(self._spool.path), "process": self._process})
+
     # Sync, and a disk that fails.
 
     def failed(self, reason: str) -> None:
         """An append failed: try the disk again later."""
         if self._retry_at == float("inf"):
             self._retry_at = self._clock() + self._retry_seconds
+            self._note_opened()
             self._reports.noticed("spool.full", {"reason": reason, "retry_seconds": self._retry_seconds})
 
     def _retry(self, now: float) -> None:

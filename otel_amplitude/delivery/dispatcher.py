@@ -593,6 +593,7 @@ class Dispatcher:
             self._source.moved(batch.numbers, flying=-1)
         self.flying = []
         self._unstage()
+        self._source.moved(self.lines.numbers(), lined=-1)
         self.lines = Lines(1, 1)
 
     def end_rest(self, entries: Sequence[tuple[int, Parcel]], outcome: str, reason: str) -> None:

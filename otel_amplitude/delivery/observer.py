@@ -60,6 +60,9 @@ class Observer:
     def noticed(self, event: str, facts: Mapping[str, object]) -> None:
         """The spool has something to log: a name of the vocabulary, such as `spool.full`, and its facts."""
 
+    def raised(self, part: str, error: Exception) -> None:
+        """The worker (`worker`) or the disk thread (`disk`) met an exception that is a fault of ours, or of a clock; it goes on."""
+
     def stopping(self) -> None:
         """Half of the time for shutdown is over and not everything is settled: prepare now what a bad end will need."""
 

@@ -107,7 +107,7 @@ class Queue:
         max_bytes: int,
         clock: Callable[[], float],
         spool: Spool | None,
-        wake: Callable[[], object],
+        wake: Callable[[], bool],
         failed: Callable[[str], object],
     ) -> None:
         self._max_events = max_events
@@ -135,7 +135,6 @@ class Queue:
         self._wake_at = 0
         self._wake_at_bytes = 0
         self._arrived_bytes = 0
-        self._has_to_wake = False
 
     # Any thread.
 
@@ -158,9 +157,6 @@ class Queue:
                 self._appending = False
                 if self._aside:
                     self._move_aside()
-            has_to_wake, self._has_to_wake = self._has_to_wake, False
-        if has_to_wake:
-            self._wake()
         return refusal
 
     def refuse(self, reason: str, count: int = 1) -> str:
@@ -297,10 +293,11 @@ class Queue:
         tail.times.append(self._clock())
         tail.size += size
         self._arrived_bytes += size
-        tail.count += 1
-        if self._arrived_bytes >= self._wake_at_bytes or self.arrived >= self._wake_at:
+        # Before the commit: an interrupt between the two costs a turn of the worker, which looks again since the lock is taken. The other
+        # way round it would cost the wake, and the event would wait for the next one.
+        if (self._arrived_bytes >= self._wake_at_bytes or self.arrived + 1 >= self._wake_at) and self._wake():
             self._wake_at = self._wake_at_bytes = _NEVER
-            self._has_to_wake = True
+        tail.count += 1
 
     def _next_name(self) -> str:
         return f"{self._next_seq - FIRST_OWN + 1:08d}.seg"

@@ -364,11 +364,6 @@ class Reader:
         for segment in segments:
             self._retired[2 if segment.is_adopted else segment.began_on_disk] += segment.count
 
-    def leave_lines(self) -> None:
-        """At the end nothing is in line any more: all that is left lies where its segment lies."""
-        for segment in self.segments:
-            segment.lined = 0
-
     @property
     def lined_on_disk(self) -> int:
         """How many events in line lie in files."""

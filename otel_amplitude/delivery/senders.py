@@ -5,11 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 from otel_amplitude.delivery.dispatcher import Answer, Batch, attempts_to_ask
 from otel_amplitude.delivery.receipt import Outcome, Receipt, Split, Verdict
 from otel_amplitude.delivery.retry import ExponentialBackoff, RetryPolicy
+from otel_amplitude.delivery.threads import start_thread
 from otel_amplitude.errors import without_frames
 
 # A user's policy must not stop delivery for ever.
@@ -31,7 +33,6 @@ class Senders:
         random: Callable[[], float],
         clock: Callable[[], float],
         answered: Callable[[Batch, Answer], None],
-        start_thread: Callable[[Callable[[], None]], bool],
         *,
         asks_ahead: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -40,7 +41,6 @@ class Senders:
         self._random = random
         self._clock = clock
         self._answered = answered
-        self._start_thread = start_thread
         # Whether the policy is asked for the attempt after the next one as well: an observer wants to know which one is the last.
         self._asks_ahead = asks_ahead
         # The user's policy is called by one sender at a time; nothing else is done under this lock.
@@ -53,7 +53,7 @@ class Senders:
     def hand_over(self, batch: Batch) -> bool:
         """Give a batch to a sender; False where there is none and no thread can be started: then the caller has to `send` it."""
         if self._busy >= self._alive:
-            if self._start_thread(self._run):
+            if start_thread(self._run):
                 self._alive += 1
             elif not self._alive:
                 return False
@@ -87,13 +87,14 @@ class Senders:
 
     def _run(self) -> None:
         while (batch := self._jobs.get()) is not None:
-            self.send(batch)
+            with suppress(BaseException):  # such as a user's clock: the batch was answered as interrupted
+                self.send(batch)
 
     def send(self, batch: Batch) -> None:
         """Send one batch and post the answer. Whatever happens, an answer is posted."""
-        begun = self._clock()
         answer = Answer(_interrupted(batch), {}, 0.0)
         try:
+            begun = self._clock()
             receipt = self._attempt(batch)
             answer = Answer(receipt, self._ask(attempts_to_ask(batch, receipt)), self._clock() - begun)
         finally:

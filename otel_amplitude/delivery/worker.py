@@ -6,14 +6,13 @@ counters, report notes, see which flushes are done. Where no thread can be start
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from otel_amplitude.clock import monotonic
 from otel_amplitude.delivery.books import SPOOL_IO, Books, Pending, Stats
 from otel_amplitude.delivery.callbacks import Callbacks
 from otel_amplitude.delivery.disk_thread import DiskThread, ReadIds
@@ -25,6 +24,7 @@ from otel_amplitude.delivery.reader import Reader
 from otel_amplitude.delivery.receipt import Receipt
 from otel_amplitude.delivery.retry import RetryPolicy
 from otel_amplitude.delivery.senders import Senders
+from otel_amplitude.delivery.threads import Mailbox, Signal, start_thread
 from otel_amplitude.pipeline import entered
 from otel_amplitude.suppression import suppressed
 
@@ -73,7 +73,7 @@ class _Flush:
         self.mark = 0
         self.is_callback = is_callback
         self.failed = False
-        self.done = threading.Event()
+        self.done = Signal()
 
 
 class Worker:
@@ -102,26 +102,28 @@ class Worker:
         self._begin = begin
         self._here = tuple(observer for observer in observers if observer.on_worker)
         self._observers = observers
-        self._mailbox: queue.SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]]] = queue.SimpleQueue()
+        self._mailbox = Mailbox()
+        self.post = self._mailbox.post
         self._running = threading.Lock()
         self._runner: int | None = None
         self._has_thread = False
+        self._was_started = False
         self._start_not_before = float("-inf")
         self.queue = Queue(options.max_cached_events, options.max_cached_bytes, clock, spool, self._arrived, self._append_failed)
         self._disk = None if spool is None else DiskThread(spool, self.queue, self, read_ids, clock, wall, options.max_cached_bytes)
         self._has_disk_thread = False
         self.reader = Reader(self.queue, options.max_cached_events, options.max_cached_bytes, load=self._load, looks=spool is not None)
         self.dispatcher = Dispatcher(options, self.reader, wants_results=self._wants_results, random=random)
-        self._callbacks = Callbacks(tuple(each for each in observers if not each.on_worker), self.start_thread)
+        self._callbacks = Callbacks(tuple(each for each in observers if not each.on_worker))
         self._senders = Senders(
             lambda batch: send(batch, min(clock() + options.request_timeout, self._latest)),
-            retry, random, clock, self._answered, self.start_thread,
+            retry, random, clock, self._answered,
             asks_ahead=lambda: any(observer.wants_retries for observer in observers),
         )  # fmt: skip
         self.books = Books()
         self._parts: dict[int, list[tuple[Segment, int, int]]] = {}
         self._flushes: list[_Flush] = []
-        self._withdraws: list[tuple[Callable[[Parcel], bool], threading.Event]] = []
+        self._withdraws: list[tuple[Callable[[Parcel], bool], Signal]] = []
         self._done: list[Segment] = []
         self._failed_loads: dict[int, int] = {}
         self._loads_again: list[Segment] = []
@@ -138,53 +140,35 @@ class Worker:
         self._has_stopped = False
         self._disk_closes = False
         self._refusals: dict[int, str] = {}
-        self.ended = threading.Event()
-        self.over = threading.Event()
+        self.ended = Signal()
+        self.over = Signal()
         self.ended_clean = True
 
     # Any thread.
 
-    def post(self, function: Callable[..., object], *arguments: object) -> None:
-        """Leave a message: the worker will call `function`."""
-        self._mailbox.put((function, arguments))
-
-    def _arrived(self) -> None:
-        """As many events were appended as the worker asked for; called by the thread that appended the last of them."""
-        self.start()
+    def _arrived(self) -> bool:
+        """As many events were appended as the worker asked for; under the append lock. False: no thread can be started now."""
+        if not self.start():
+            return False
         self._wake()
+        return True
 
     def _wake(self) -> None:
         self.post(_nothing)
 
     def start(self) -> bool:
         """Start the worker unless there is one; False when no thread can be started now."""
-        if self._has_thread:
-            return True
-        if self._clock() < self._start_not_before or not self._running.acquire(blocking=False):
+        if self._has_thread or self.ended.is_set:
             return self._has_thread
-        if self._has_thread or self.ended.is_set():
-            self._running.release()
-            return self._has_thread
-        self._start_not_before = self._clock() + START_AGAIN_SECONDS
-        self._has_thread = True
-        if not self.start_thread(self._run):
-            self._has_thread = False
-            self._running.release()
-        return self._has_thread
-
-    @staticmethod
-    def start_thread(target: Callable[[], None]) -> bool:
-        """Start a daemon thread; False when none can be had: too many, or the interpreter is ending."""
-
-        def run() -> None:
-            with entered(), suppressed():
-                target()
-
-        try:
-            threading.Thread(target=run, name="otel-amplitude", daemon=True).start()
-        except RuntimeError:
-            return False
-        return True
+        now = self._clock()
+        if now >= self._start_not_before:
+            begin, self._begin = self._begin, _nothing
+            begin()
+            # The caller may be interrupted anywhere here, so it takes nothing: the thread itself takes `_running`. Where two callers start
+            # one at once, the second thread ends.
+            self._was_started = start_thread(self._run)
+            self._start_not_before = now + START_AGAIN_SECONDS
+        return self._was_started
 
     def stats(self) -> Stats:
         """Give the counters. No lock: one snapshot, and what was appended since."""
@@ -205,18 +189,18 @@ class Worker:
         flush = _Flush(is_callback=self._callbacks.is_here)
         self.post(self._flush_asked, flush)
         self._wait(flush.done, deadline)
-        return flush.done.is_set() and not flush.failed
+        return flush.done.is_set and not flush.failed
 
     def withdraw(self, predicate: Callable[[Parcel], bool], timeout: float) -> bool:
         """Return the events that match to their source; see `BatchExporter.withdraw`."""
         if not self.queue.arrived:
             return True
-        done = threading.Event()
+        done = Signal()
         self.post(self._withdraw_asked, predicate, done)
         self._wait(done, self._clock() + min(timeout, _FOREVER))
-        if not done.is_set():
+        if not done.is_set:
             self.post(self.dispatcher.forget, predicate)
-        return done.is_set()
+        return done.is_set
 
     def shut_down(self, timeout: float) -> bool:
         """Accept nothing more, settle what can be settled in time, and end."""
@@ -225,47 +209,51 @@ class Worker:
         self.post(self._close_asked, deadline, timeout)
         is_inside = self._callbacks.is_here or self._runner == threading.get_ident()
         self._wait(self.ended, deadline + GRACE_SECONDS, starts=bool(self.queue.arrived))
-        if self.ended.is_set() and not is_inside:
+        if self.ended.is_set and not is_inside:
             left = max(0.0, deadline - self._clock())
             if not self.over.wait(left + GRACE_SECONDS / 2) and self._callbacks.in_users_code:
                 self.over.wait(LAST_CALLBACK_SECONDS)
-        return self.ended.is_set() and self.ended_clean
+        return self.ended.is_set and self.ended_clean
 
-    def _wait(self, event: threading.Event, deadline: float, *, starts: bool = True) -> None:
-        """Wait for an event that the worker sets; where there is no worker, do its turns."""
+    def _wait(self, signal: Signal, deadline: float, *, starts: bool = True) -> None:
+        """Wait for what the worker sets; where there is no worker, do its turns."""
         if self._runner == threading.get_ident():
             return  # this thread does the turns, and interrupted itself
-        while not event.is_set() and not self.ended.is_set():
-            left = deadline - self._clock()
-            if self._has_thread or (starts and self.start()):
-                _wait_for(event, left)
-                return
-            if self._running.acquire(blocking=False):
+        until = monotonic() + deadline - self._clock()
+        while not signal.is_set and not self.ended.is_set:
+            if not self._has_thread and not (starts and self.start()) and self._running.acquire(blocking=False):
                 try:
-                    self._run_here(event, deadline)
+                    self._run_here(signal, deadline)
                 finally:
                     self._running.release()
             else:
-                _wait_for(event, min(left, _LOOK_AGAIN_SECONDS))
-            if self._clock() >= deadline:
+                signal.wait(min(until - monotonic(), _LOOK_AGAIN_SECONDS))
+            if monotonic() >= until:
                 return
 
     # The thread.
 
     def _run(self) -> None:
-        self._runner = threading.get_ident()
+        if not self._running.acquire(timeout=START_AGAIN_SECONDS):
+            return  # another thread does the turns
         try:
-            while not self.ended.is_set():
+            self._runner, self._has_thread = threading.get_ident(), True
+            while not self.ended.is_set:
                 try:
                     self._sleep(self._turn())
-                except Exception:  # such as a user's clock: without the worker nothing would ever be sent again
+                except Exception as error:  # such as a user's clock: without the worker nothing would ever be sent again
+                    self._report_raised("worker", error)
                     time.sleep(START_AGAIN_SECONDS)
         finally:
-            self._runner = None
-            self._has_thread = False
+            self._runner, self._has_thread, self._was_started = None, False, False
             self._running.release()
 
-    def _run_here(self, event: threading.Event, deadline: float) -> None:
+    def _report_raised(self, part: str, error: Exception) -> None:
+        """Report what went wrong in a turn, at once: the next turn may raise as well."""
+        note: Note = lambda observer: observer.raised(part, error)  # noqa: E731 -- typed
+        self._callbacks.report((note,), 0, _nothing, may_start=self._has_thread)
+
+    def _run_here(self, signal: Signal, deadline: float) -> None:
         """Do turns on the calling thread, since no other can be started; at least one."""
         self._runner = threading.get_ident()
         latest, self._latest = self._latest, min(self._latest, deadline)
@@ -274,7 +262,7 @@ class Worker:
                 while True:
                     wake_at = self._turn()
                     now = self._clock()
-                    if event.is_set() or self.ended.is_set() or now >= deadline or self.start_not_needed():
+                    if signal.is_set or self.ended.is_set or now >= deadline or self.start_not_needed():
                         return
                     self._sleep(min(deadline, now + _LOOK_AGAIN_SECONDS if wake_at is None else min(wake_at, now + _LOOK_AGAIN_SECONDS)))
         finally:
@@ -283,22 +271,16 @@ class Worker:
 
     def start_not_needed(self) -> bool:
         """Whether a thread may be had again: then the caller stops doing the turns, and tries."""
-        return self._clock() >= self._start_not_before and self.queue.arrived > 0 and self._start_not_before > float("-inf")
+        return self._was_started or (
+            self._clock() >= self._start_not_before and self.queue.arrived > 0 and self._start_not_before > float("-inf")
+        )
 
     def _sleep(self, wake_at: float | None) -> None:
         """Wait for a message until `wake_at`; None: without end."""
         timeout = None if wake_at is None else wake_at - self._clock()
         if timeout is not None and timeout <= 0:
             return
-        with suppress(queue.Empty):
-            message = self._mailbox.get(timeout=timeout)
-            self._apply(message)
-
-    def _apply(self, message: tuple[Callable[..., object], tuple[Any, ...]]) -> None:
-        function, arguments = message
-        if function is not _nothing:
-            self.reader.refresh()
-            function(*arguments)
+        self._mailbox.apply(timeout, self.reader.refresh)
 
     def _turn(self) -> float | None:
         """Do what is to be done now; give when to do the next turn, or None: when a message comes."""
@@ -307,9 +289,8 @@ class Worker:
             self._begin_here()
         if self._disk is not None and not self._has_disk_thread:
             self._disk.turn(wait=False)
-        with suppress(queue.Empty):
-            while True:
-                self._apply(self._mailbox.get_nowait())
+        while self._mailbox.apply(before=self.reader.refresh):
+            pass
         arrived_bytes = self.queue.arrived_bytes
         self.reader.refresh()
         self._load_again(now)
@@ -335,7 +316,7 @@ class Worker:
         if may_sleep is not None:
             self.reader.retire(self._done)
             self._done = []
-        if may_sleep is False or self.ended.is_set():
+        if may_sleep is False or self.ended.is_set:
             return now
         if may_sleep is None:
             moments.append(now + _BUSY_SECONDS)
@@ -343,9 +324,8 @@ class Worker:
 
     def _begin_here(self) -> None:
         self._has_begun = True
-        self._begin()
         if self._disk is not None and self._close_at is None:
-            self._has_disk_thread = self.start_thread(self._disk.run)
+            self._has_disk_thread = start_thread(self._disk.run)
         if self.queue.arrived or self._disk is not None:
             self.dispatcher.notes.append(lambda observer: observer.started())
 
@@ -557,6 +537,10 @@ class Worker:
         """The disk thread has something to log."""
         self.post(self._note, _noticed(event, facts))
 
+    def raised(self, part: str, error: Exception) -> None:
+        """The disk thread met an exception, and goes on."""
+        self.post(self._report_raised, part, error)
+
     def _note(self, note: Note) -> None:
         self.dispatcher.notes.append(note)
 
@@ -608,7 +592,7 @@ class Worker:
                 self._callbacks.after(flush.done.set)
         self._flushes = left
 
-    def _withdraw_asked(self, predicate: Callable[[Parcel], bool], done: threading.Event) -> None:
+    def _withdraw_asked(self, predicate: Callable[[Parcel], bool], done: Signal) -> None:
         self.dispatcher.withdraw(predicate, self.reader.waiting(in_memory_only=True))
         self._withdraws.append((predicate, done))
 
@@ -665,7 +649,6 @@ class Worker:
         """Send nothing more; let the disk thread write and leave what is left."""
         self._has_stopped = True
         self.dispatcher.give_up()
-        self.reader.leave_lines()
         if self._disk is not None:
             self._disk_closes = True
             if self._options.at_end == "spool":
@@ -695,22 +678,11 @@ class Worker:
         self.ended.set()
         self._report()
         for flush in self._flushes:
-            if self.reader.is_settled(flush.mark):
-                flush.done.set()
+            flush.failed = flush.failed or not self.reader.is_settled(flush.mark)
+            flush.done.set()
         self._senders.stop()
         self._callbacks.after(self.over.set)
         self._callbacks.finish()
-
-
-def _wait_for(event: threading.Event, seconds: float) -> None:
-    """Wait for an event, and let through what a signal handler raises meanwhile."""
-    try:
-        event.wait(max(0.0, seconds))
-    except RuntimeError as error:
-        # Raised inside of `threading.Condition`, it lets that release a lock that it does not hold, and this error covers it.
-        if error.__context__ is not None:
-            raise error.__context__ from None
-        raise
 
 
 def _nothing() -> None:

@@ -108,6 +108,10 @@ class LogObserver(Observer):
         names = (name for _, name, _, _ in Formatter().parse(cure) if name)
         return cure.format_map({name: self._log.option(name) for name in names})
 
+    def raised(self, part: str, error: Exception) -> None:
+        """Delivery met an exception and goes on; once a minute for each kind of it, with the sum."""
+        self._log.error("delivery.failed", reason=part, problem=self._log.raised(error))
+
     def stopping(self) -> None:
         """There will be something to say when there is no time left."""
         self._log.prepare()

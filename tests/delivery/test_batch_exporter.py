@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import random
+import sys
 import threading
 import time
 import weakref
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from parcels import Memory, acknowledged, divided, fault, names, parcel, throttled
 from punctual import Stopwatch
+from refused_threads import Threads
 
 from otel_amplitude import pipeline
 from otel_amplitude.delivery import batch_exporter as _batch_exporter
@@ -181,7 +183,7 @@ def test_nothing_is_made_ready_where_all_is_well() -> None:
     assert preparing.told == []
 
 
-def test_nothing_exists_before_the_first_parcel(started_here: list[threading.Thread]) -> None:
+def test_nothing_exists_before_the_first_parcel(started_here: list[object]) -> None:
     """An exporter that is made, flushed and asked for its books has no thread."""
     post = Post()
     assert post.flush(1.0)
@@ -207,16 +209,15 @@ def test_deadlines_hold_while_a_send_hangs(gate: Gate, end: str) -> None:
 @pytest.mark.usefixtures("unhurried")
 def test_a_late_answer_does_not_count_twice(gate: Gate) -> None:
     """What was given up at shutdown stays given up, once, when its answer arrives at last."""
-    before = threading.enumerate()
+    before = set(sys._current_frames())
     post = Post(gate)
     post.submit(parcel("a"))
     post.hurry()
     gate.wait()
     assert not post.shutdown(0.0)
-    threads = [thread for thread in threading.enumerate() if thread not in before]
+    threads = set(sys._current_frames()) - before
     gate.opened.set()
-    for thread in threads:
-        thread.join(PATIENCE)
+    wait_until(lambda: threads.isdisjoint(sys._current_frames()))
     assert post.memory.ends == [("a", "dropped", "shutdown")]
     assert post.stats().dropped == {"shutdown": 1}
     assert post.stats().balanced
@@ -459,13 +460,9 @@ def test_senders_are_inside_the_pipeline() -> None:
     assert seen == [True, True]
 
 
-def test_without_threads_the_caller_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_threads_the_caller_sends(threads: Threads) -> None:
     """Where no thread can be started (at the end of Python 3.12, or at a limit), flush and shutdown send by themselves."""
-
-    def refuse(_self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    threads.refuse()
     post = Post()
     assert post.submit(parcel("a"))
     assert post.submit(parcel("b"))
@@ -476,16 +473,9 @@ def test_without_threads_the_caller_sends(monkeypatch: pytest.MonkeyPatch) -> No
     assert post.sent == [["a", "b"], ["c"]]
 
 
-def test_a_worker_without_senders_sends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_without_senders_sends_by_itself(threads: Threads) -> None:
     """When the worker lives and no further thread can be had, events still arrive."""
-    start, starts = threading.Thread.start, iter([True])
-
-    def once(self: threading.Thread) -> None:
-        if not next(starts, False):
-            raise RuntimeError("can't start new thread")
-        start(self)
-
-    monkeypatch.setattr(threading.Thread, "start", once)
+    threads.refuse(after=1)
     post = Post()
     post.submit(parcel("a"))
     assert post.flush(PATIENCE)
@@ -557,19 +547,19 @@ def test_senders_are_used_again_and_end_but_for_one(monkeypatch: pytest.MonkeyPa
     gate.opened.set()
     assert post.flush(PATIENCE)
     assert len(senders) == 3
-    wait_until(lambda: sum(thread.ident in senders for thread in threading.enumerate()) == 1)
+    wait_until(lambda: len(senders.intersection(sys._current_frames())) == 1)
     post.submit(parcel("again"))
     assert post.shutdown(PATIENCE)
-    wait_until(lambda: not any(thread.ident in senders for thread in threading.enumerate()))
+    wait_until(lambda: senders.isdisjoint(sys._current_frames()))
 
 
 def test_the_worker_survives_a_broken_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fault inside the worker costs a pause, not the delivery."""
+    """A fault inside the worker costs a pause, not the delivery, and is reported."""
     monkeypatch.setattr(_worker, "START_AGAIN_SECONDS", 0.001)
-    broken = iter([True])
+    broken, here = iter([True]), threading.get_ident()
 
     def clock() -> float:
-        if threading.current_thread().name == "otel-amplitude" and next(broken, False):
+        if threading.get_ident() != here and next(broken, False):
             raise RuntimeError("bug")
         return time.monotonic()
 
@@ -578,6 +568,7 @@ def test_the_worker_survives_a_broken_clock(monkeypatch: pytest.MonkeyPatch) -> 
     assert post.flush(PATIENCE)
     assert post.stats().acknowledged == 1
     assert post.shutdown(PATIENCE)
+    assert post.memory.told.count(("raised", "worker", "bug")) == 1
 
 
 def test_an_idle_worker_sleeps() -> None:
@@ -623,16 +614,12 @@ def test_the_books_balance_in_every_snapshot() -> None:
 # Forks and ends, as far as one process can show them.
 
 
-def refuse_threads(_self: threading.Thread) -> None:
-    raise RuntimeError("can't start new thread")
-
-
 @pytest.mark.parametrize("call", ["submit", "flush", "shutdown", "stats"])
 def test_another_process_id_means_another_process(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """Whatever is called first after a fork in C starts with empty books."""
     post = Post()
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse_threads)  # in a real child no thread of the parent's lives on
+        Threads(patch).refuse()  # in a real child no thread of the parent's lives on
         post.submit(parcel("parents"))
     assert post.stats().accepted == 1
     monkeypatch.setattr(_batch_exporter, "getpid", lambda: -1)
@@ -643,9 +630,9 @@ def test_another_process_id_means_another_process(monkeypatch: pytest.MonkeyPatc
     assert post.shutdown(PATIENCE)
 
 
-def test_a_fork_starts_every_exporter_anew(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_starts_every_exporter_anew(directory: Path, monkeypatch: pytest.MonkeyPatch, threads: Threads) -> None:
     """The hook that runs in a child empties all exporters, and gives up their spools' files."""
-    monkeypatch.setattr(threading.Thread, "start", refuse_threads)  # this is no child: a worker would live on
+    threads.refuse()  # this is no child: a worker would live on
     monkeypatch.setattr(_batch_exporter, "_exporters", weakref.WeakSet())  # those of other tests may have workers
     post, closed = spooled(directory), Post()
     post.submit(parcel("parents"))
@@ -671,22 +658,14 @@ def test_multiprocessing_is_asked_to_end_us(monkeypatch: pytest.MonkeyPatch) -> 
     _batch_exporter._finish(lambda: None, 1.0)  # type: ignore[arg-type]
 
 
-def test_a_worker_that_could_not_start_starts_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_could_not_start_starts_later(threads: Threads) -> None:
     """After a failure the start is tried again, but not for every event."""
-    start, tries = threading.Thread.start, [0]
-
-    def refuse_once(self: threading.Thread) -> None:
-        tries[0] += 1
-        if tries[0] == 1:
-            raise RuntimeError("can't start new thread")
-        start(self)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse_once)
+    tries = threads.refuse(most=1)
     now = [0.0]
     post = Post(clock=lambda: now[0])
     for i in range(10):
         assert post.submit(parcel(f"{i}"))
-    assert tries == [1]
+    assert tries == [False]
     now[0] = 1.0
     post.submit(parcel("later"))
     assert post.flush(PATIENCE)
@@ -954,14 +933,14 @@ def test_a_disk_that_can_not_be_read_is_asked_again(directory: Path, gate: Gate,
     assert post.shutdown(PATIENCE)
 
 
-def test_a_flush_waits_for_its_own_behind_what_was_adopted(directory: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flush_waits_for_its_own_behind_what_was_adopted(directory: Path, gate: Gate, threads: Threads) -> None:
     """What an ended process left is sent first, also where the caller has to do all the work, and does not stand for one's own events."""
     before = spooled(directory, gate)
     for name in ("a", "b", "c"):
         before.submit(parcel(name, name))
     assert not before.shutdown(0.0)
     assert (before.stats().pending.spooled, before.stats().dropped) == (3, {})
-    monkeypatch.setattr(threading.Thread, "start", refuse_threads)
+    threads.refuse()
     post = spooled(directory, max_batch_events=3, max_in_flight=1)
     post.submit(parcel("d", "a"))
     assert post.flush(PATIENCE)

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 from punctual import Stopwatch
+from refused_threads import Threads
 
 from otel_amplitude import Amplitude, Config
 from otel_amplitude.delivery.disk import format as layout
@@ -229,7 +230,7 @@ def test_a_second_shutdown_does_not_say_more_than_the_first(make: Make) -> None:
     assert answers == [False]
 
 
-def test_a_flush_without_threads_keeps_its_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flush_without_threads_keeps_its_time(make: Make, threads: Threads) -> None:
     """An attempt made on the caller's own thread has what is left of the flush, not the whole `request_timeout`."""
     given: list[float] = []
 
@@ -241,10 +242,7 @@ def test_a_flush_without_threads_keeps_its_time(make: Make, monkeypatch: pytest.
         def close(self) -> None:
             """Nothing is open."""
 
-    def refuse(_self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    threads.refuse()
     client = make(Patient(), request_timeout=10.0)
     client.log_event(event(0))
     assert not client.flush(1.0)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from parcels import Memory, acknowledged, fault, names, parcel, throttled
 from punctual import Stopwatch
+from refused_threads import Threads
 
 from otel_amplitude import Amplitude, Config, pipeline
 from otel_amplitude.delivery import worker as _worker
@@ -274,13 +275,9 @@ def test_a_machine_that_has_just_booted_has_time_to_leave(client: Any, monkeypat
     assert amplitude.leaving.remaining() == 5.0
 
 
-def test_a_caller_that_has_to_send_by_itself_is_inside_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_that_has_to_send_by_itself_is_inside_the_pipeline(threads: Threads) -> None:
     """Where no thread can be started, `flush` sends on its caller's thread: that makes no spans and no events either."""
-
-    def refuse(_self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    threads.refuse()
     seen: list[tuple[bool, bool]] = []
 
     def look(batch: Batch) -> Receipt:
@@ -501,13 +498,9 @@ def test_a_shutdown_that_interrupts_a_shutdown_waits_for_the_same_end(monkeypatc
     assert post.stats().acknowledged == 1
 
 
-def test_a_shutdown_that_interrupts_turns_on_the_same_thread_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shutdown_that_interrupts_turns_on_the_same_thread_returns(threads: Threads) -> None:
     """Where no thread can be had a caller does the turns; a signal handler that interrupts it can not wait for it."""
-
-    def refuse(_self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    threads.refuse()
     answers: list[bool] = []
 
     def interrupted(batch: Batch) -> Receipt:
@@ -550,13 +543,9 @@ def test_a_shutdown_inside_a_callback_does_not_wait_for_the_one_that_waits_for_i
     assert closing.outcomes == {"acknowledged": 1}
 
 
-def test_a_flush_after_the_end_waits_without_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flush_after_the_end_waits_without_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: Threads) -> None:
     """What lies on disk does not come to its end any more: the flush says so at once, also where no thread can be started."""
-
-    def refuse(_self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    threads.refuse()
     monkeypatch.setattr(_worker, "GRACE_SECONDS", PATIENCE)
     post = Post(fault, retry=Policy(60.0), spool=Spool(tmp_path / "spool", "0123abcd", min_free=0, wall=lambda: 0.0))
     assert post.submit(parcel("a"))
