@@ -385,6 +385,7 @@ def test_a_policy_without_an_end_knows_no_last_retry(make: Any) -> None:
     told: list[tuple[Any, int, bool]] = []
     client = make(transport=Signalling([OSError("cable")]), retry=Patient(), on_retry=lambda *facts: told.append(facts))
     assert client.log_event(EVENT, timeout=PATIENCE).outcome == "acknowledged"
+    assert client.flush(PATIENCE)  # callbacks follow what `log_event` waits for
     ((response, attempt, is_last),) = told
     assert (type(response), attempt, is_last) == (OSError, 1, False)
 
@@ -399,6 +400,7 @@ def test_neighbours_of_a_bad_event_are_sent_again_and_told(make: Any) -> None:
     )
     client.log_event(EVENT)
     assert client.log_event(EVENT, timeout=PATIENCE).outcome == "acknowledged"
+    assert client.flush(PATIENCE)  # callbacks follow what `log_event` waits for
     assert told == [(400, 1, False)]
 
 
@@ -413,6 +415,7 @@ def test_a_policy_that_fails_stops_nothing(make: Any) -> None:
     told: list[Any] = []
     client = make(transport=Signalling([answer(503)]), retry=Broken(), on_retry=lambda *facts: told.append(facts[1:]))
     assert client.log_event(EVENT, timeout=PATIENCE).outcome == "acknowledged"
+    assert client.flush(PATIENCE)  # callbacks follow what `log_event` waits for
     assert told == [(1, False)]
 
 
@@ -845,7 +848,7 @@ def test_log_levels(make: Any, caplog: pytest.LogCaptureFixture, level: str, lin
     client.log_event({"event_type": "", "user_id": "u-12345"})
     client.log_event(EVENT, {"fail": True})
     client.log_event(EVENT, timeout=PATIENCE)
-    assert client.flush(PATIENCE)  # callbacks, logs among them, follow what `log_event` waits for
+    assert client.flush(PATIENCE)  # callbacks follow what `log_event` waits for
     found = {record.levelname for record in caplog.records}
     assert found == lines if lines is not None else "DEBUG" in found
 

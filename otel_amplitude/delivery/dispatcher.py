@@ -241,6 +241,11 @@ class Dispatcher:
         """Whether the server is at fault: what arrives changes nothing."""
         return self._suspect
 
+    @property
+    def crowded(self) -> frozenset[str]:
+        """The held ids whose followers take their share of the memory. What waits for an answer or for a server at fault is no follower."""
+        return frozenset([name for name in self.lines.crowded if name in self.lines.holds]) if self.lines.crowded else frozenset()
+
     def hurry(self, mark: int) -> None:
         """Let no parcel up to number `mark` wait for company."""
         self._hurried_to = max(self._hurried_to, mark)

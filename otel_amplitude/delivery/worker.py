@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 START_AGAIN_SECONDS: Final = 1.0
 # How long the end may take beyond the time it was given, and how long it waits for an append that is under way.
 GRACE_SECONDS: Final = 0.15
+# A disk that hangs is left alone so long after the deadline: the callers have to see the counters of the end.
+_DISK_GRACE_SECONDS: Final = 0.05
 SEAL_SECONDS: Final = 0.06
 # Time that is kept at the end for writing memory to the disk, per event and at least: at most half of all.
 _WRITE_SECONDS: Final = 200e-6
@@ -408,7 +410,7 @@ class Worker:
             counts.in_memory,
             counts.on_disk,
         )
-        self.queue.crowded = frozenset(dispatcher.lines.crowded) if dispatcher.lines.crowded else frozenset()
+        self.queue.crowded = dispatcher.crowded
 
     def _note_refused(self) -> None:
         """Report what was refused since the last turn because memory is full."""
@@ -640,8 +642,8 @@ class Worker:
                     return now
                 return min(self._half_at, self._stop_at)
             self._stop()
-        if self._disk_closes and now < close_at + GRACE_SECONDS:
-            return close_at + GRACE_SECONDS
+        if self._disk_closes and now < close_at + _DISK_GRACE_SECONDS:
+            return close_at + _DISK_GRACE_SECONDS
         self._end()
         return None
 

@@ -23,9 +23,11 @@ LIFE = """
     import shutil
     become_nobody()
     client = Amplitude(Config(KEY, **spooling(max_batch_events=10)))
-    queue = client._exporter._worker().queue
+    queue, reader = client._exporter._worker().queue, client._exporter._worker().reader
     for number in range(100):
         assert client.log_event(event(number)).accepted
+    while not reader.has_looked:  # for what ended processes left: a flush says whether that could be read
+        time.sleep(0.001)
     assert queue.appended() == (0, 100)
     {harm}
     for number in range(100, 200):

@@ -44,8 +44,8 @@ def test_a_fork_while_the_sender_imports(tmp_path: Path, module: str) -> None:
         assert arrived(server) == {"1", "2"}
 
 
-@pytest.mark.parametrize("spool", [None, "always"])
-def test_forks_of_forks_while_a_request_is_in_flight(tmp_path: Path, spool: str | None) -> None:
+@pytest.mark.parametrize("spooled", [False, True])
+def test_forks_of_forks_while_a_request_is_in_flight(tmp_path: Path, spooled: bool) -> None:
     """Three generations, each forked while its parent waits for an answer that is late: everybody's events arrive once."""
     text = """
         client = Amplitude(Config(KEY, **options(**json.loads(sys.argv[4]))))
@@ -68,8 +68,8 @@ def test_forks_of_forks_while_a_request_is_in_flight(tmp_path: Path, spool: str 
                 assert os.waitpid(child, 0)[1] == 0
         live(0)
     """
-    slow = [servers.trickle_headers(0.01)] if spool is None else []
-    options = {"spool": spool, "spool_dir": str(tmp_path / "spool")} if spool else {"request_timeout": 0.3}
+    slow = [] if spooled else [servers.trickle_headers(0.01)]
+    options = {"spool_dir": str(tmp_path / "spool")} if spooled else {"request_timeout": 0.3}
     with Server(*slow, servers.accept(), servers.answer(503), servers.hang_up(), servers.accept()) as server:
         run(text, server.url, tmp_path / "spool", json.dumps(options))
         assert arrived(server) == {str(depth * 100 + number) for depth in range(4) for number in range(20)}
@@ -123,10 +123,10 @@ GEVENT = """
 
 
 @pytest.mark.parametrize("made", ["made before", "made after"])
-@pytest.mark.parametrize("spool", [None, "always"])
-def test_gevent_may_patch_after_the_import(tmp_path: Path, made: str, spool: str | None) -> None:
+@pytest.mark.parametrize("spooled", [False, True])
+def test_gevent_may_patch_after_the_import(tmp_path: Path, made: str, spooled: bool) -> None:
     """As under `opentelemetry-instrument`: nobody stands still, middleware may switch, and no greenlet is taken for our sender."""
-    options = {"spool": spool, "spool_dir": str(tmp_path / "spool")} if spool else {}
+    options = {"spool_dir": str(tmp_path / "spool")} if spooled else {}
     with Server(servers.answer(503), servers.accept()) as server:
         run(GEVENT, server.url, tmp_path / "spool", json.dumps(options), made)
         assert len(arrived(server)) == 200

@@ -76,7 +76,7 @@ WRONG: dict[str, tuple[dict[str, str | None], Sequence[str]]] = {
     "no key": ({f"{_PREFIX}API_KEY": None}, ("api_key is missing", f"{_PREFIX}API_KEY")),
     "a value that breaks its rule": ({f"{_PREFIX}MAX_BATCH_EVENTS": "99999"}, ("max_batch_events must be", "2,000", "'99999'")),
     "a rules file that is not there": ({f"{_PREFIX}RULES": "/nowhere/rules.toml"}, ("/nowhere/rules.toml",)),
-    "a spool folder for everyone": ({f"{_PREFIX}SPOOL": "always", f"{_PREFIX}SPOOL_DIR": "/tmp"}, ("/tmp",)),
+    "a spool folder for everyone": ({f"{_PREFIX}SPOOL_DIR": "/tmp"}, ("/tmp",)),
     "middleware that is not there": ({f"{_PREFIX}MIDDLEWARE": "shop.nowhere:redact"}, ("shop.nowhere:redact", "middleware")),
 }
 

@@ -52,7 +52,6 @@ def test_no_secret_travels_or_is_logged(framework: str) -> None:
 def test_no_secret_is_kept_on_disk(framework: str, tmp_path: Path) -> None:
     """With a server that is away, the spool keeps the events, without a secret and without the key."""
     variables = {
-        "OTEL_EXPORTER_AMPLITUDE_SPOOL": "always",
         "OTEL_EXPORTER_AMPLITUDE_SPOOL_DIR": str(tmp_path / "spool"),
         "OTEL_EXPORTER_AMPLITUDE_SHUTDOWN_TIMEOUT": "1",  # there is nobody to wait for
     }
