@@ -9,6 +9,8 @@ from typing import Final
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
+from otel_amplitude.sdk_access import current_context
+
 # The SDK's processors set the first around `export`, instrumentations look for any of the three. Two of them are private names of
 # the API package with a random suffix, so they are imported late and by name; the plain one is what older releases used.
 _PLAIN: Final = "suppress_instrumentation"
@@ -37,7 +39,7 @@ def suppressed() -> Iterator[None]:
 
 def is_suppressed(context: Context | None = None) -> bool:
     """Whether anyone suppressed instrumentation in `context`, by default the current one."""
-    found = otel_context.get_current() if context is None else context
+    found = current_context() if context is None else context
     if _keys.isdisjoint(found):  # all that most spans pay
         return False
     return any(found.get(key) for key in KEYS)

@@ -12,7 +12,7 @@ TOP = "otel_amplitude"
 
 # Lowest first. A room imports from floors below its own; rooms of one floor do not know each other.
 FLOORS = (
-    {"clock", "errors", "late_imports"},
+    {"clock", "errors", "late_imports", "sdk_access"},
     {"_version", "limits", "log", "pipeline", "suppression"},
     {"fixes"},
     {"moments", "objects"},
@@ -120,3 +120,15 @@ def test_clocks_are_read_in_one_room() -> None:
         or (isinstance(node, ast.ImportFrom) and node.module == "time" and any(alias.name in clocks for alias in node.names))
     }
     assert users - APART <= {"clock", "cli"}
+
+
+def test_private_fields_of_the_sdk_are_read_in_one_room() -> None:
+    """Another room asks `sdk_access`, which knows what to do where the SDK keeps them elsewhere."""
+    private = {"_dict", "_dq", "_RUNTIME_CONTEXT", "_current_context", "_attributes", "_events", "_resource", "_start_time", "_end_time"}
+    users = {
+        room
+        for room, path in files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in private and not (isinstance(node.value, ast.Name) and node.value.id == "self")
+    }
+    assert users - APART == {"sdk_access"}

@@ -29,13 +29,14 @@ from otel_amplitude.identity._scope import (
     span_id_in,
     with_scope,
 )
+from otel_amplitude.sdk_access import current_context
 
 _ENVIRON: Final = EnvironGetter()
 
 
 def scope_of(context: Context | None = None) -> Scope | None:
     """Give the scope that holds in `context` (None: the current one), or None. Any thread; costs less than a microsecond in a request."""
-    current = get_current()
+    current = current_context()
     found = held_by(current if context is None else context)
     if (found is None or not found.shared) and (context is None or context is current):
         return frameworks_scope() or found

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
-from opentelemetry.context import Context, get_current
-from opentelemetry.trace import Span, SpanContext, SpanKind, get_current_span
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanContext, SpanKind
 
 from otel_amplitude.identity._current import frameworks_scope, scope_of
 from otel_amplitude.identity._propagator import installed
@@ -24,15 +24,21 @@ from otel_amplitude.identity._scope import (
     held_by,
     process,
 )
+from otel_amplitude.sdk_access import (
+    IS_REMOTE,
+    SPAN_ID,
+    attributes_copied,
+    current_context,
+    parent_of,
+    span_context_in,
+    started,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
 MAX_OPEN_SPANS: Final = 10_000
 _MAX_PARENTS: Final = 64
-# Where a SpanContext, which is a tuple, has these. Its properties cost three times as much, and this runs twice a span.
-SPAN_ID: Final = 1
-_IS_REMOTE: Final = 2
 _SERVER: Final = SpanKind.SERVER
 _INTERNAL: Final = SpanKind.INTERNAL
 _METHODS: Final = ("http.request.method", "http.method")
@@ -58,24 +64,24 @@ class OpenSpans:
 
     def started(self, span: Span, parent_context: Context | None = None) -> None:
         """Note a span in `on_start`; `parent_context` None means the current context, as for OpenTelemetry."""
-        sdk_span: Any = span
         scope: Any
+        context, kind, parent = started(span)
+        current = current_context()
         if parent_context is None:
-            scope = get_current().get(_KEY)
+            scope = current.get(_KEY)
             if scope is None or not scope.of_request or _bound:
-                scope = _found(sdk_span, get_current(), scope)
+                scope = _found(span, current, current, scope, kind, parent)
         else:
             scope = parent_context.get(_KEY)
-            kind = sdk_span.kind
-            # What an instrumentation makes of a request has an explicit context; most spans have none, and come not even here.
+            # What an instrumentation makes of a request has an explicit context; most spans have none.
             if kind is _SERVER or kind is _INTERNAL:
-                scope = _served(sdk_span, parent_context, scope, kind)
+                scope = _served(span, parent_context, current, scope, kind, parent)
             elif scope is None or not scope.of_request or _bound:
-                scope = _found(sdk_span, parent_context, scope)
-            elif (current := get_current()) is not parent_context and current.get(_KEY) is not scope:
+                scope = _found(span, parent_context, current, scope, kind, parent)
+            elif current is not parent_context and current.get(_KEY) is not scope:
                 bind(span, scope)  # it will be current in a context that does not lead to the scope
         spans = self._open
-        spans[sdk_span.context[SPAN_ID]] = (ref(span), scope)
+        spans[context[SPAN_ID]] = (ref(span), scope)
         if len(spans) > MAX_OPEN_SPANS:
             self._forget_oldest()
 
@@ -92,20 +98,20 @@ class OpenSpans:
         bound = bound_to(context[SPAN_ID])
         if bound is not None and (bound.shared or bound.under == context[SPAN_ID]):
             return bound
-        here, parent = get_current(), span.parent
+        here, parent = current_context(), parent_of(span)
         # Ended where its parent is current, it belongs to the task that works here, not to a neighbouring one under the same parent.
-        if parent is not None and not parent.is_remote and get_current_span(here).get_span_context() == parent:
+        if parent is not None and not parent.is_remote and span_context_in(here) == parent:
             bound = held_by(here) or bound
         return bound or self._bound_above(parent, None) or (started_in and alive(started_in))
 
     def parents(self, span: ReadableSpan) -> Iterable[ReadableSpan]:
         """Give the open local parents of a span, from the nearest on, one by one; at most 64."""
-        context: Any = span.parent
-        return () if context is None or context[_IS_REMOTE] else self._parents(context)
+        context = parent_of(span)
+        return () if context is None or context[IS_REMOTE] else self._parents(context)
 
     def around(self, context: Context | None) -> tuple[Scope | None, Iterator[ReadableSpan]]:
         """Give the scope of something that happens inside `context`, such as a log record, and the open spans around it."""
-        current = get_current_span(context).get_span_context()
+        current = span_context_in(current_context() if context is None else context)
         scope = scope_of(context)
         if _bound and (scope is None or not scope.shared):
             scope = self._bound_above(current, scope) or scope
@@ -114,14 +120,14 @@ class OpenSpans:
     def _parents(self, context: SpanContext | None) -> Iterator[ReadableSpan]:
         for _ in range(_MAX_PARENTS):
             # A remote parent may be a span of this very process that called itself: still another request.
-            if context is None or context.is_remote:
+            if context is None or context[IS_REMOTE]:
                 return
-            entry = self._open.get(context.span_id)
+            entry = self._open.get(context[SPAN_ID])
             span = entry[0]() if entry is not None else None
             if span is None:
                 return
             yield span
-            context = span.parent
+            context = parent_of(span)
 
     def _bound_above(self, context: SpanContext | None, own: Scope | None) -> Scope | None:
         """Give what the nearest of the open spans is bound to, unless `own` was said under a nearer one."""
@@ -140,10 +146,9 @@ class OpenSpans:
             return
 
 
-def _served(span: Any, context: Context, own: Any, kind: SpanKind) -> Scope | None:
+def _served(span: Any, context: Context, current: Context, own: Any, kind: SpanKind, parent: Any) -> Scope | None:
     """Give the scope of a span that may be that of a request, and starts in a context with the scope `own`."""
-    parent = span.parent
-    if parent is None or parent[_IS_REMOTE]:
+    if parent is None or parent[IS_REMOTE]:
         if kind is _SERVER:
             return _request_started(span, own)
         if parent is not None and _is_left_behind(span, own):
@@ -151,19 +156,18 @@ def _served(span: Any, context: Context, own: Any, kind: SpanKind) -> Scope | No
     if kind is _INTERNAL and own is not None and own.of_request and own.root().is_past and _is_request(span):
         return _beside(span)
     if own is None or not own.of_request or _bound:
-        own = _found(span, context, own)
-    elif (current := get_current()) is not context and current.get(_KEY) is not own:
+        own = _found(span, context, current, own, kind, parent)
+    elif current is not context and current.get(_KEY) is not own:
         bind(span, own)
     if kind is _INTERNAL and own is not None and own.of_request and _is_request(span):
         own.root().note_inner(span)  # of an application inside a request
     return own  # type: ignore[no-any-return]
 
 
-def _found(span: Any, context: Context, own: Scope | None) -> Scope | None:
+def _found(span: Any, context: Context, current: Context, own: Scope | None, kind: SpanKind, parent: Any) -> Scope | None:
     """Give the scope of a span that starts in a context which has no request's, or while some spans are bound."""
-    current = get_current()
-    found = held_by(context)
-    if (found is None or not found.of_request) and span.kind is _SERVER and (span.parent is None or span.parent[_IS_REMOTE]):
+    found = None if own is None and not _bound else held_by(context)
+    if (found is None or not found.of_request) and kind is _SERVER and (parent is None or parent[IS_REMOTE]):
         return _request_started(span, own)
     if found is None and context is current:
         found = frameworks_scope()
@@ -177,7 +181,7 @@ def _request_started(span: Any, own: Scope | None) -> RequestScope:
     process.serving = True
     if isinstance(own, RequestScope):
         scope = own
-        if get_current().get(_KEY) is not scope:  # aiohttp's and Starlette's instrumentations attach the span alone
+        if current_context().get(_KEY) is not scope:  # aiohttp's and Starlette's instrumentations attach the span alone
             bind(span, scope)
     else:
         bound = bound_to(span.context[SPAN_ID])
@@ -222,5 +226,5 @@ def _beside(span: Any) -> RequestScope:
 
 
 def _is_request(span: Any) -> bool:
-    attributes = span.attributes or ()
+    attributes = attributes_copied(span)
     return any(name in attributes for name in _METHODS)

@@ -81,8 +81,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakSet, ref
 
 from opentelemetry.context import Context, create_key, set_value
-from opentelemetry.trace import Span, get_current_span
+from opentelemetry.trace import Span
 
+from otel_amplitude.sdk_access import IS_REMOTE, SPAN_ID, span_context_in
 from otel_amplitude.values import id_text
 
 if TYPE_CHECKING:
@@ -334,7 +335,7 @@ class RequestScope(Scope):
 
     def is_inner(self, context: object) -> bool:
         """Whether the span of this context belongs to an application inside the request. An ended span is a copy, with the same context."""
-        return any(found.context is context for found in self.inner_spans)
+        return bool(self.inner_spans) and any(found.context is context for found in self.inner_spans)
 
 
 class ActingScope(Scope):
@@ -493,10 +494,10 @@ def held_by(context: Context) -> Scope | None:
     if found is not None:
         found = alive(found)
     if _bound:
-        current = get_current_span(context).get_span_context()
+        current = span_context_in(context)
         # A remote parent may be a span of this very process that called itself: still another request.
-        if (found is None or found.under != current.span_id) and not current.is_remote:
-            return bound_to(current.span_id) or found
+        if (found is None or found.under != current[SPAN_ID]) and not current[IS_REMOTE]:
+            return bound_to(current[SPAN_ID]) or found
     return found  # type: ignore[no-any-return]
 
 
@@ -541,4 +542,5 @@ def caller() -> str:
 
 def span_id_in(context: Context) -> int:
     """Give the id of the current span of `context`, 0 without one."""
-    return get_current_span(context).get_span_context().span_id
+    span_id: int = span_context_in(context)[SPAN_ID]
+    return span_id

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.trace import SpanKind
 
+from otel_amplitude.convert._tables import EVENT_TYPE
 from otel_amplitude.errors import InvalidEventError
 from otel_amplitude.otel._logs_api import LogRecordProcessor
 from otel_amplitude.otel._reader import reader_of
+from otel_amplitude.sdk_access import SPAN_ID, ended
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
     from otel_amplitude.client import Amplitude
     from otel_amplitude.otel._logs_api import ReadWriteLogRecord
+
+_SERVER: Final = SpanKind.SERVER
 
 
 class _Feeder:
@@ -25,6 +30,7 @@ class _Feeder:
         """Feed `client`; several processors may feed one."""
         self._client = client
         self._reader = reader_of(client)
+        self._spans = self._reader.open_spans
         self._closed = False
         client.leaving.attach()
 
@@ -51,14 +57,18 @@ class AmplitudeSpanProcessor(_Feeder, SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Remember whose request the span belongs to."""
         try:
-            self._reader.open_spans.started(span, parent_context)
+            self._spans.started(span, parent_context)
         except Exception as error:
             self._reader.failed(error, lost=False)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Make an event of the span, when it is chosen."""
         try:
-            self._reader.span(span, self._closed)
+            context, kind, attributes = ended(span)
+            noted = None if context is None else self._spans.forget(context[SPAN_ID], None)
+            # Most spans end here, so each application pays for what is done up to this line.
+            if kind is _SERVER or EVENT_TYPE in attributes or self._reader.reads_unmarked:
+                self._reader.span(span, context, kind, attributes.copy(), noted, self._closed)
         except InvalidEventError:
             if self._client.config.strict:
                 raise

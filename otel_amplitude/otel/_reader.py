@@ -16,11 +16,12 @@ from otel_amplitude.convert._spans import Converter
 from otel_amplitude.convert._tables import EVENT_TYPE, ROUTE, TORNADO
 from otel_amplitude.convert._view import read_status
 from otel_amplitude.convert.mounts import inner_route, whole_route
-from otel_amplitude.identity._open_spans import SPAN_ID, OpenSpans
+from otel_amplitude.identity._open_spans import OpenSpans
 from otel_amplitude.identity._resolver import Identity
 from otel_amplitude.identity._scope import RequestScope
 from otel_amplitude.log import LOGGER_NAME
 from otel_amplitude.otel._cap import Cap
+from otel_amplitude.sdk_access import attributes_copied, events_of, has_lost_attributes
 from otel_amplitude.suppression import is_suppressed
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from otel_amplitude.client import Amplitude
     from otel_amplitude.convert._assembly import Converted
+    from otel_amplitude.identity._open_spans import Noted
     from otel_amplitude.identity._scope import Scope
     from otel_amplitude.otel._logs_api import ReadableLogRecord, ReadWriteLogRecord
 
@@ -51,13 +53,17 @@ class Outcome(Enum):
 
 
 class Reader:
-    """Reads spans and log records for one client, whose processors and exporters share it. Any thread."""
+    """Reads spans and log records for one client, whose processors and exporters share it. Any thread.
+
+    Attributes:
+        open_spans: where the scopes of open spans are noted.
+        reads_unmarked: whether `span` must be called for each span, not only for those of requests and those with `amplitude.event_type`.
+    """
 
     def __init__(self, client: Amplitude) -> None:
         """Compile what the client's options say about choosing, identifying and converting."""
         config = client.config
         self.open_spans = OpenSpans()
-        self._forget = self.open_spans.forget
         self._client = client
         self._selector = Selector(
             select=config.select, rules=client.rules, methods=config.methods, exclude=config.exclude, exposures=config.exposures
@@ -78,49 +84,47 @@ class Reader:
         self._environments = frozenset(config.environments) if config.environments else None
         self._told_unrouted = False
         self._reads_every_span = self._converter.reads_every_span
+        self.reads_unmarked = self._reads_unmarked()
         # A request may say on a span that is read later that it wants privacy, so all its items wait for that span.
         self._waits_for_all = config.consent == "gpc"
 
-    def span(self, span: ReadableSpan, closed: bool = False) -> None:
-        """Read a span in `on_end`; `closed` counts what would be an event instead."""
-        context = span.context
-        noted = None if context is None else self._forget(context[SPAN_ID], None)
-        found: Any = span.attributes
-        # The one cheap way to read all of them (performance.md 3): a plain dict, without the lock that .items() takes.
-        # Asked for None, not for truth, which would ask for their number in Python.
-        attributes: Mapping[str, Any] = _NOTHING if found is None else found.copy()
-        is_request = span.kind is _SERVER
-        if (
-            (EVENT_TYPE not in attributes and ROUTE not in attributes and TORNADO not in attributes)
-            and not is_request  # a request without a route is counted
-            and self._selector.only_marked
-            and not self._reads_every_span
-        ):
-            return  # so it is for most spans, for which everybody pays
-        if is_request:
-            self._request(span, attributes, self.open_spans.scope(span, noted), closed)
+    def span(
+        self, span: ReadableSpan, context: Any, kind: SpanKind, attributes: dict[str, Any], noted: Noted | None, closed: bool = False
+    ) -> None:
+        """Read a span in `on_end` that is a request's or annotated; each span where `reads_unmarked`.
+
+        Args:
+            span: the span, as the SDK gives it.
+            context: of the span.
+            kind: of the span.
+            attributes: a copy of the span's.
+            noted: what was noted of the span when it started.
+            closed: count what would be an event instead.
+        """
+        scope = self.open_spans.scope(span, noted)
+        if kind is _SERVER:  # with or without a route: a request without one is counted
+            self._request(span, context, attributes, scope, closed)
             return
         choice = self._selector.span(span, attributes)
         if (choice is not None or self._reads_every_span) and not is_suppressed():
-            if choice is not None and span.dropped_attributes:
+            if choice is not None and has_lost_attributes(span):
                 self._client.fixes.note("lost_attributes", "span")
-            spans = self.open_spans
-            self._read(span, attributes, choice, spans.scope(span, noted), spans.parents(span), closed)
+            self._read(span, attributes, choice, scope, self.open_spans.parents(span), closed)
 
-    def _request(self, span: ReadableSpan, attributes: Mapping[str, Any], scope: Scope | None, closed: bool) -> None:
+    def _request(self, span: ReadableSpan, context: Any, attributes: Mapping[str, Any], scope: Scope | None, closed: bool) -> None:
         """Read the span of a request, or of an application inside one."""
         if isinstance(scope, RequestScope):
-            if not scope.is_inner(span.context):
+            if not scope.is_inner(context):
                 inner = [route for found in scope.inner_spans if (route := inner_route(found))]
                 attributes = _routed(attributes, inner, scope)
-                scope.ended(span.context)
+                scope.ended(context)
             elif EVENT_TYPE not in attributes:
                 return  # the span of the request around it makes the event
         else:
             attributes = _routed(attributes)
         choice = self._selector.span(span, attributes)
         if (choice is not None or self._reads_every_span) and not is_suppressed():
-            if choice is not None and span.dropped_attributes:
+            if choice is not None and has_lost_attributes(span):
                 self._client.fixes.note("lost_attributes", "span")
             self._read(span, attributes, choice, scope, self.open_spans.parents(span), closed)
 
@@ -131,7 +135,10 @@ class Reader:
             names: of its attributes.
             is_told: whether it is the span of a request, or a log record with an event name.
         """
-        return is_told or not self._selector.only_marked or self._reads_every_span or not _MARKS.isdisjoint(names)
+        return is_told or self.reads_unmarked or not _MARKS.isdisjoint(names)
+
+    def _reads_unmarked(self) -> bool:
+        return self._reads_every_span or not self._selector.only_marked
 
     @property
     def identity_attributes(self) -> frozenset[str]:
@@ -148,7 +155,7 @@ class Reader:
             final: whether the parents are all there are. If not, an item of which no user is known (under consent=gpc, any) is left as it
                 is: `Outcome.WAITS`.
         """
-        attributes: Mapping[str, Any] = dict(span.attributes or _NOTHING)
+        attributes: Mapping[str, Any] = attributes_copied(span)
         if span.kind is _SERVER:
             attributes = _routed(attributes, inner)
         choice = self._selector.span(span, attributes)
@@ -177,7 +184,7 @@ class Reader:
                 return Outcome.NOT_CHOSEN
             self._client.refuse(refusal or "rule")
             return Outcome.COUNTED
-        events = span.events
+        events = events_of(span)
         if choice is None and not events:
             return Outcome.NOT_CHOSEN
         identity = self._resolve(span, attributes, scope, parents, final=final)
@@ -333,6 +340,7 @@ class Reader:
         try:
             self._client.rules = self._client.read_rules()
             self._selector.use(self._client.rules)
+            self.reads_unmarked = self._reads_unmarked()
         except Exception as error:
             self._client.log.error("rules.refused", problem=str(error), kept="the rules that were read before")
             return False

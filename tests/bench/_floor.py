@@ -15,7 +15,7 @@ from opentelemetry.context import Context, get_current
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import SpanKind
 
-from otel_amplitude.identity._scope import RequestScope, scope_of
+from otel_amplitude.identity import RequestScope, scope_of
 
 _MOST_BYTES = 1_000_000
 _KINDS = (SpanKind.SERVER, SpanKind.CONSUMER)

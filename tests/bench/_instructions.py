@@ -22,15 +22,24 @@ from tests.bench._feed import feed
 # Few, so that no queue fills and no thread has a reason to wake meanwhile.
 _LOOPS = 100
 _DEAD = "http://127.0.0.1:9"
-# name → processor, whether its spans are chosen
-PHASES: dict[str, tuple[Callable[[str], SpanProcessor], bool]] = {
-    "none": (CONTENDERS["none"], True),
-    "bsp": (CONTENDERS["bsp"], False),
-    "not chosen": (lambda url: ours(url, upload_interval=3600.0), False),
-    "floor": (CONTENDERS["floor"], True),
-    "chosen": (lambda url: ours(url, upload_interval=3600.0), True),
-    "0 middlewares": (lambda url: ours(url, upload_interval=3600.0, middlewares=0), True),
-    "10 middlewares": (lambda url: ours(url, upload_interval=3600.0, middlewares=10), True),
+
+Work = Callable[[int], list[_work.Pair]]
+
+
+def _ours(middlewares: int = 1) -> Callable[[str], SpanProcessor]:
+    return lambda url: ours(url, upload_interval=3600.0, middlewares=middlewares)
+
+
+# name → processor, its spans
+PHASES: dict[str, tuple[Callable[[str], SpanProcessor], Work]] = {
+    "none": (CONTENDERS["none"], _work.chosen),
+    "bsp": (CONTENDERS["bsp"], _work.not_chosen),
+    "not chosen": (_ours(), _work.not_chosen),
+    "floor": (CONTENDERS["floor"], _work.chosen),
+    "chosen": (_ours(), _work.chosen),
+    "0 middlewares": (_ours(0), _work.chosen),
+    "10 middlewares": (_ours(10), _work.chosen),
+    "automatic": (_ours(0), _work.automatic),
 }
 
 
@@ -38,9 +47,9 @@ def run(names: list[str]) -> None:
     """Inside valgrind: `getppid` begins and ends each count."""
     contexts = _work.contexts(3 * _LOOPS)
     for name in names:
-        make, is_chosen = PHASES[name]
+        make, work = PHASES[name]
         processor = make(_DEAD)
-        pairs = (_work.chosen if is_chosen else _work.not_chosen)(3 * _LOOPS)
+        pairs = work(3 * _LOOPS)
         feed(processor, pairs[:20], _work.contexts(20))
         gc.collect()
         gc.freeze()  # the spans waiting here are the benchmark's

@@ -48,6 +48,22 @@ NOT_CHOSEN: dict[str, object] = {
     "thread.name": "MainThread",
     "code.function.name": "shop.orders.recent",
 }
+# What an instrumentation puts on the span of a request, and an application that follows the conventions about persons.
+AUTOMATIC: dict[str, object] = {
+    "http.request.method": "POST",
+    "http.route": "/api/v1/shops/{shop_id}/orders",
+    "http.response.status_code": 201,
+    "url.scheme": "https",
+    "url.path": "/api/v1/shops/12/orders",
+    "server.address": "shop.example.com",
+    "server.port": 443,
+    "client.address": "203.0.113.7",
+    "user_agent.original": "Mozilla/5.0 (X11; Linux x86_64; rv:146.0) Gecko/20100101 Firefox/146.0",
+    "network.protocol.version": "1.1",
+    "user.id": "user-00000042",
+    "session.id": "1795300000000",
+    "app.installation.id": "5f3b6c1e-8f2a-4d57-9a53-0d3c8f0c9b1a",
+}
 
 _CATEGORIES = "fiction crime records jazz classical gift-cards stationery posters used-books signed-editions travel cooking art".split()
 Pair = tuple[Span, ReadableSpan]
@@ -83,6 +99,11 @@ def request_context(user: str, device: str = "5f3b6c1e-8f2a-4d57-9a53-0d3c8f0c9b
 def chosen(count: int, *, attributes: dict[str, object] | None = None, users: int = 500) -> list[Pair]:
     """Give ended server spans that become events, with the numbers 0, 1, 2, … of each user's carts."""
     return _spans(count, SpanKind.SERVER, CHOSEN if attributes is None else attributes, users)
+
+
+def automatic(count: int) -> list[Pair]:
+    """Give ended server spans of requests that nothing names, with the ids of their users in attributes."""
+    return _spans(count, SpanKind.SERVER, AUTOMATIC, 500)
 
 
 def not_chosen(count: int) -> list[Pair]:

@@ -88,7 +88,7 @@ def test_an_exception_of_our_own_never_reaches_the_application(
         raise RuntimeError("ours")
 
     reader = joined.client.reader
-    for owner, name in ((reader.open_spans, "started"), (reader, "_forget"), (reader.open_spans, "around")):
+    for owner, name in ((reader.open_spans, "started"), (reader.open_spans, "forget"), (reader.open_spans, "around")):
         monkeypatch.setattr(owner, name, explode)
     with joined.tracer.start_as_current_span("work", attributes=annotate()):
         pass
