@@ -8,7 +8,8 @@
     ├── InvalidEventError    an event that Amplitude would refuse (also a ValueError)
     ├── MiddlewareError      a middleware broke the protocol, such as calling next twice
     ├── TransportError       a request got no answer that could be read
-    └── SpoolError           the spool directory can not be trusted or used
+    ├── SpoolError           the spool directory can not be trusted or used
+    └── KafkaError           Kafka can not be used: no broker answers, a topic is absent, the extra is not installed
 
 None of them reaches an application after start-up, except `InvalidEventError` where `strict` asks for it.
 """
@@ -54,6 +55,10 @@ class TransportError(OtelAmplitudeError):
 
 class SpoolError(OtelAmplitudeError):
     """The spool directory can not be trusted or used; the message says what to do."""
+
+
+class KafkaError(OtelAmplitudeError):
+    """Kafka can not be used: no broker answers, a topic is absent, the extra is not installed; the message says what to do."""
 
 
 E = TypeVar("E", bound=BaseException)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -52,8 +52,13 @@ class AmplitudeExporter(BatchExporter):
     Made by `Amplitude`; owns its transport and its spool. Nothing is opened or started before the first event.
     """
 
-    def __init__(self, config: Config, observers: Sequence[Observer] = ()) -> None:
+    def __init__(self, config: Config, observers: Sequence[Observer] = (), *, at_end: Literal["spool", "drop", "return"] = "spool") -> None:
         """Take everything from the options.
+
+        Args:
+            config: the options.
+            observers: receive what happens.
+            at_end: what becomes of what is left at shutdown; `return` is for a source that keeps its events itself.
 
         Raises:
             SpoolError: when the spool directory can not be trusted.
@@ -74,6 +79,7 @@ class AmplitudeExporter(BatchExporter):
                 max_in_flight=config.max_in_flight,
                 request_timeout=config.request_timeout,
                 shutdown_timeout=config.shutdown_timeout,
+                at_end=at_end,
             ),
             observers=observers,
             retry=config.retry or (ExponentialBackoff() if config.retry_timeouts is None else FixedWaits(config.retry_timeouts)),

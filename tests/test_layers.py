@@ -22,10 +22,10 @@ FLOORS = (
     {"delivery", "transport", "convert", "middleware", "_adapter"},
     {"wire", "telemetry", "config"},
     {"exporter", "results", "_exit"},
-    {"client"},
+    {"client", "kafka"},
     {"instances", "frameworks"},
     {"otel"},
-    {"setup", "environment_variables"},
+    {"setup", "environment_variables", "worker"},
     {"testing", "cli"},
     {"__main__"},
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
-from otel_amplitude.config import Config
+from otel_amplitude.config import ENVIRONMENT_PREFIX, Config
 from otel_amplitude.errors import ConfigurationError
 
 # What only an application can give.
@@ -27,6 +28,32 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="an option, such as server_zone=EU; may be given again (others come from OTEL_EXPORTER_AMPLITUDE_…)",
     )
+
+
+def add_key(parser: argparse.ArgumentParser) -> None:
+    """Add the word that names a file with the API key. There is none for the key itself: arguments can be read by everyone on a machine."""
+    parser.add_argument("--api-key-file", metavar="FILE", help=f"a file that holds the API key (default: {ENVIRONMENT_PREFIX}API_KEY)")
+
+
+def options_with_key(arguments: argparse.Namespace) -> dict[str, str]:
+    """Give the options of the command line by name, with the key of `--api-key-file`.
+
+    Raises:
+        ConfigurationError: the key is an argument, or the file can not be read.
+    """
+    given = given_options(arguments)
+    if "api_key" in given:
+        raise ConfigurationError(
+            f"--option api_key would show the key to everyone on this machine; set {ENVIRONMENT_PREFIX}API_KEY or give --api-key-file"
+        )
+    if arguments.api_key_file:
+        try:
+            given["api_key"] = Path(arguments.api_key_file).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"--api-key-file {arguments.api_key_file} can not be read ({error}); give a file that holds the key alone"
+            ) from None
+    return given
 
 
 def given_options(arguments: argparse.Namespace) -> dict[str, str]:

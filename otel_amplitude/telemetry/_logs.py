@@ -82,7 +82,9 @@ class LogObserver(Observer):
         else:
             said = {} if fault is None else _said(fault)
             hint = {"cure": self._named(_HINTS[reason])} if reason in _HINTS else {}
-            self._log.warning("sending.paused", reason=reason, seconds=round(seconds, 1), **status, **said, **hint)
+            # What only an operator can mend is an error, also where the words about it come with the receipt.
+            write = self._log.error if fault is not None and fault.probing else self._log.warning
+            write("sending.paused", reason=reason, seconds=round(seconds, 1), **status, **said, **hint)
 
     def resumed(self) -> None:
         """The server answers again."""
