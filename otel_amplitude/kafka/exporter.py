@@ -23,15 +23,15 @@ from otel_amplitude.delivery.dispatcher import Batch, DeliveryOptions
 from otel_amplitude.delivery.receipt import ACKNOWLEDGED, Outcome, Receipt, Split, Verdict
 from otel_amplitude.errors import TransportError
 from otel_amplitude.exporter import read_ids
-from otel_amplitude.kafka.settings import BROKERS, library, make_client, producer_settings, reason_of
+from otel_amplitude.kafka.settings import BROKERS, library, make_client, producer_settings, reason_of, secrets_of
 from otel_amplitude.kafka.topics import words_for_absent
+from otel_amplitude.log import Log
 
 if TYPE_CHECKING:
     from otel_amplitude.config import Config
     from otel_amplitude.delivery.disk.spool import Spool
     from otel_amplitude.delivery.observer import Observer
     from otel_amplitude.delivery.parcel import Parcel
-    from otel_amplitude.log import Log
 
 PROBE_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.05
@@ -100,9 +100,9 @@ class KafkaExporter(BatchExporter):
 
     @classmethod
     def made_for(
-        cls, config: Config, settings: Mapping[str, str], topic: str, log: Log, observers: Sequence[Observer] = ()
+        cls, config: Config, settings: Mapping[str, str], topic: str, *, log: Log | None = None, observers: Sequence[Observer] = ()
     ) -> KafkaExporter:
-        """Make one with the numbers and the spool of a client's options, for `Amplitude(config, exporter=…)`.
+        """Make one with the numbers and the spool of a client's options, for `Amplitude(config, exporter=…)`; arguments as there.
 
         Raises:
             KafkaError: the package `confluent-kafka` is not installed.
@@ -119,7 +119,14 @@ class KafkaExporter(BatchExporter):
             request_timeout=config.request_timeout,
             shutdown_timeout=config.shutdown_timeout,
         )
-        return cls(settings, topic, options, log=log, observers=observers, spool=_spool(config, topic))
+        return cls(
+            settings,
+            topic,
+            options,
+            log=log or Log(config.log_level, secrets_of(settings)),
+            observers=observers,
+            spool=_spool(config, topic),
+        )
 
     def record_of(self, parcel: Parcel) -> Record:
         """Give key, value and headers of the record of a parcel."""

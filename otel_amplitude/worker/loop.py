@@ -211,6 +211,8 @@ class Loop:
         if allowed:
             messages = self._consumer.consume(allowed, _POLL_SECONDS)
             self._rate.spend(len(messages))
+            if messages:
+                self._busy_at = self._clock()
             for message in messages:
                 self._take(message)
         else:
@@ -229,7 +231,7 @@ class Loop:
             raise KafkaError(f"the Kafka client can not go on: {self._fatal}; start the worker again, no event is lost")
 
     def idle_seconds(self) -> float:
-        """Give for how long there was nothing to do; 0 while no partition was ever assigned."""
+        """Give for how long there was nothing to do; 0 while the group has not assigned anything."""
         if not self._has_assignment or self._progress.events or any(self.snapshot.lag.values()):
             self._busy_at = self._clock()
         return self._clock() - self._busy_at
@@ -248,7 +250,6 @@ class Loop:
         value = message.value()
         self._progress.take(assignment, offset, len(value) if value else 0)
         self._taken += 1
-        self._busy_at = self._clock()
         try:
             refusal = self._destination.take(message, value, assignment, offset)
         except NotAnEventError as reason:
@@ -431,7 +432,7 @@ class Loop:
         lost = frozenset(found for place in places if (found := self._progress.release(place.topic, place.partition)) is not None)
         for exporter in (self._destination.exporter, self._dead):
             exporter.withdraw(lambda parcel: _is_of(parcel, lost), 0.0)
-        self._busy_at = self._clock()
+        self._has_assignment = False  # until the group gives what it had, or something else
         self._log.warning("worker.lost", partitions=_named(places))
 
     # Counters

@@ -151,6 +151,8 @@ ROWS: tuple[Row, ...] = (
     ),
     Row("convert: a span of a line of 8,192 ÷ 512", lambda b: b("convert", "8192", "span") / b("convert", "512", "span"), TIMES, 1.25),
     Row("convert: a span of a line of its own ÷ 512", lambda b: b("convert", "1", "span") / b("convert", "512", "span"), TIMES, 2),
+    Row("worker: CPU of an event, without librdkafka and HTTP", lambda b: b("worker", "-", "event"), "µs"),
+    Row("worker ÷ orjson.loads of the same bytes", lambda b: b("worker", "-", "event") / b("worker", "-", "parsed"), TIMES, 25),
     Row("growth: last events ÷ first", lambda b: b("growth_events", "-", "last") / b("growth_events", "-", "first"), TIMES, 1.25),
     Row("growth: how many events", lambda b: b("growth_events", "-", "events"), "events"),
     Row("growth: how many distinct users", lambda b: b("growth_users", "-", "users"), "users"),

@@ -552,10 +552,104 @@ def _convert(name: str, _url: str, size: int) -> Figures:
         return {"span": _process_cpu(run, lambda: None, count), "parsed": parsed}
 
 
+class _Message:
+    """A record, as the client of Kafka gives it."""
+
+    def __init__(self, offset: int, value: bytes) -> None:
+        self._offset, self._value = offset, value
+
+    def error(self) -> None:
+        return None
+
+    def topic(self) -> str:
+        return "amplitude_events"
+
+    def partition(self) -> int:
+        return self._offset % 6
+
+    def offset(self) -> int:
+        return self._offset // 6
+
+    def value(self) -> bytes:
+        return self._value
+
+
+class _Consumer:
+    """Gives records as fast as they are asked for: what librdkafka costs is left out."""
+
+    def __init__(self, messages: list[_Message]) -> None:
+        self.messages = messages
+        self.given = 0
+        self._paused = False
+
+    def subscribe(self, _topics: Sequence[str], *, on_assign: Callable[..., None], **_callbacks: object) -> None:
+        from confluent_kafka import TopicPartition
+
+        on_assign(self, [TopicPartition("amplitude_events", partition) for partition in range(6)])
+
+    def committed(self, places: Sequence[Any], **_more: object) -> Sequence[Any]:
+        return places
+
+    def consume(self, most: int, timeout: float) -> list[_Message]:
+        if self._paused or self.given == len(self.messages):
+            time.sleep(min(timeout, 0.001))
+            return []
+        found = self.messages[self.given : self.given + most]
+        self.given += len(found)
+        return found
+
+    def pause(self, _places: Sequence[Any]) -> None:
+        self._paused = True
+
+    def resume(self, _places: Sequence[Any]) -> None:
+        self._paused = False
+
+    def commit(self, **_more: object) -> None:
+        pass
+
+    def get_watermark_offsets(self, _place: object, **_more: object) -> tuple[int, int]:
+        return 0, 0
+
+    def close(self) -> None:
+        pass
+
+
+def _worker(_: str, url: str, size: int) -> Figures:
+    """CPU of the worker for an event from a topic to a request, and of `orjson.loads` of the same bytes, µs."""
+    from otel_amplitude.config import Config
+    from otel_amplitude.log import Log
+    from otel_amplitude.worker.events import DEFAULTS, ToAmplitude
+    from otel_amplitude.worker.loop import Ends, Loop, Options
+    from tests.bench import _work
+
+    count = 10_000 * size
+    values = [
+        orjson.dumps(
+            {"event_type": "Order Placed", "user_id": _work.USER.format(i % 500), "insert_id": str(i), "event_properties": _work.CHOSEN}
+        )
+        for i in range(count)
+    ]
+    parsed = _process_cpu(lambda: [None for value in values if not orjson.loads(value)], lambda: None, count)
+    ends = Ends()
+    destination = ToAmplitude(Config("0" * 32, server_url=url, transport=_Nowhere(), **DEFAULTS), (ends,))
+    loop = Loop(destination, destination.exporter, ends, Options(max_pending=100_000), Log("NONE"), settings={"bootstrap.servers": "-"})
+    consumer = _Consumer([_Message(offset, value) for offset, value in enumerate(values)])
+    loop.subscribe(consumer, ["amplitude_events"])
+    gc.collect()
+    gc.freeze()
+
+    def run() -> None:
+        while loop.snapshot.settled < count:
+            loop.turn()
+            loop.publish()
+
+    return {"event": _process_cpu(run, lambda: None, count), "parsed": parsed}
+
+
 MEASURES: dict[str, Callable[[str, str, int], Figures]] = {
     function.__name__.strip("_"): function
     for function in (
-        *(_cpu_of_thread, _end_to_end, _requests, _throughput, _dead_server, _idle, _import, _rules, _sampler, _spool, _convert),
+        *(_cpu_of_thread, _end_to_end, _requests, _throughput, _dead_server, _idle, _import, _rules, _sampler, _spool, _convert, _worker),
         *(_growth_events, _growth_threads, _growth_attributes, _growth_users, _growth_held),
     )
 }

@@ -211,7 +211,7 @@ def test_a_client_writes_events_to_a_topic(tmp_path: Path) -> None:
     mock, brokers = cluster()
     mock.list_topics("amplitude_events", timeout=5)
     config = Config("0" * 32, spool_dir=str(tmp_path / "spool"))
-    exporter = KafkaExporter.made_for(config, {"bootstrap.servers": brokers}, "amplitude_events", Log("NONE"))
+    exporter = KafkaExporter.made_for(config, {"bootstrap.servers": brokers}, "amplitude_events")
     client = Amplitude(config, exporter=exporter)
     client.log_event({"event_type": "Order", "user_id": "user-1", "insert_id": "a"})
     client.log_event({"event_type": "Order", "device_id": "device-1", "insert_id": "b"})

@@ -370,6 +370,9 @@ def test_idle_is_a_worker_with_an_assignment_and_without_work(rig: Rig) -> None:
     rig.turn(1.1)
     rig.assign(1)
     assert rig.loop.idle_seconds() == 0
+    rig.consumer.rebalance("on_lost", 0, 1)
+    rig.now += 5
+    assert rig.loop.idle_seconds() == 0
 
 
 def test_it_runs_until_it_is_told_or_idle(rig: Rig) -> None:
