@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -209,7 +210,7 @@ class Loop:
         """
         allowed = self._rate.allowed(self._clock())
         if allowed:
-            messages = self._consumer.consume(allowed, _POLL_SECONDS)
+            messages = self._consume(allowed)
             self._rate.spend(len(messages))
             if messages:
                 self._busy_at = self._clock()
@@ -229,6 +230,14 @@ class Loop:
             self.tell_books()
         if self._fatal is not None:
             raise KafkaError(f"the Kafka client can not go on: {self._fatal}; start the worker again, no event is lost")
+
+    def _consume(self, most: int) -> list[Any]:
+        try:
+            found: list[Any] = self._consumer.consume(most, _POLL_SECONDS)
+        except library().KafkaException as error:  # one that is not of a partition: the client is broken
+            self._fatal = reason_of(error)
+            return []
+        return found
 
     def idle_seconds(self) -> float:
         """Give for how long there was nothing to do; 0 while the group has not assigned anything."""
@@ -493,14 +502,15 @@ class Loop:
         """
         self._is_closing = True
         if self._progress.assignments:
-            self._consumer.pause([self._place(one) for one in self._progress])
+            with contextlib.suppress(library().KafkaException):  # what is read now is not taken anyway
+                self._consumer.pause([self._place(one) for one in self._progress])
         self._destination.exporter.shutdown(self._options.shutdown_timeout)
         self._drain()
         self._dead.shutdown(_DEAD_SECONDS)
         self._commit()
         end = self._clock() + REVOKE_SECONDS
         while self._commits_under_way and self._clock() < end:
-            self._consumer.consume(1, _POLL_SECONDS)
+            self._consume(1)
         self.tell_books()
         closing = threading.Thread(target=self._consumer.close, name="otel-amplitude-close", daemon=True)
         closing.start()

@@ -286,6 +286,17 @@ def test_a_fatal_error_ends_the_worker_with_its_words(rig: Rig, caplog: pytest.L
         rig.turn()
 
 
+def test_a_client_that_raises_ends_the_worker_with_its_words(rig: Rig) -> None:
+    """Once it is fenced, it can not read any more."""
+
+    def consume(*_: object) -> list[Message]:
+        raise failure("_FENCED")
+
+    rig.consumer.consume = consume  # type: ignore[method-assign]
+    with pytest.raises(KafkaError, match="can not go on: said"):
+        rig.turn()
+
+
 def test_an_exporter_that_refuses_ends_the_worker_and_settles_nothing(rig: Rig) -> None:
     """As one that is closed does."""
     rig.sink.shutdown(1)
