@@ -30,6 +30,11 @@ _LOOPBACK = ("127.", "localhost", "::1")
 _connect = socket.socket.connect
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `nox -s soak -- --soak-minutes 5` be shorter than an hour."""
+    parser.addoption("--soak-minutes", type=float, default=60.0, help="how long the trial with faults and restarts takes; default: 60")
+
+
 def pytest_collection_finish() -> None:
     """Let the collector of garbage pass over all that pytest found: to look at it stops every thread for a quarter of a second."""
     gc.collect()

@@ -143,8 +143,8 @@ class Events:
     def at_hand(self, number: int) -> Parcel | None:
         return self.parcels[number]
 
-    def parcel(self, number: int, following: Callable[[], Sequence[int]]) -> Parcel | None:
-        assert number in following()
+    def parcel(self, number: int, is_wanted: Callable[[int], bool]) -> Parcel | None:
+        assert is_wanted(number)
         return self.at_hand(number)
 
     def evict(self, number: int) -> None:
@@ -153,8 +153,8 @@ class Events:
     def accepted_at(self, number: int) -> float:
         return self.times[number]
 
-    def is_suspect(self, number: int) -> bool:
-        return False
+    def group(self, number: int) -> int:
+        return 0
 
     def resolve(self, number: int) -> None:
         assert number not in self.resolved

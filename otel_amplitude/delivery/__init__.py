@@ -68,8 +68,9 @@ is next; if it is not in memory, the disk thread loads it and those behind it.
 
 The life of one adopted segment. The disk thread takes the lock of a directory whose process ended, reads its segments, and puts them into
 the list: before everything else at the first look, at the end later. While some of the first look are unread, new events of ids that have
-none there share the requests (`reader`). What is in flight of an adopted segment is noted in its header; a process that finds such a note
-sends those events one by one, and after three ends with one of them alone in flight that one is moved to `quarantine/`.
+none there share the requests (`reader`). What is in flight of an adopted segment is noted in its header. After two ends with the same first
+event in flight those events are sent in small groups, that one by itself, with nothing else in flight; after three it is moved to
+`quarantine/`.
 
 A disk that fails. A failed append seals the file; the event and those behind it go to a segment in memory. The disk is tried again after
 1, 2, 4 … 30 s; then appends go to a new file, and the disk thread writes what memory holds before it to files of their own.

@@ -323,7 +323,7 @@ class DiskThread:
         """Note what is in flight of adopted segments, before `batch` is sent or after it was answered (None)."""
         for segment, first, last in parts:
             if segment.file is not None:
-                segment.file.suspect(first, last)
+                segment.file.suspect(first, last, is_group=first in segment.suspects)
         if batch is not None:
             self._reports.marked(batch)
 

@@ -72,7 +72,7 @@ class Batch(list[Parcel]):
         attempts: how many requests that contained each were charged to it.
         halved: whether it is a part of a request that was divided once (`Split.ONCE`): the same answer again is final.
         sent_at: when it was handed out.
-        is_suspect: it is one parcel of a segment with which several processes ended: its place is noted on disk before it is sent.
+        is_suspect: processes ended while its parcels were in flight: nothing else is in flight with it.
     """
 
     def __init__(
@@ -124,8 +124,8 @@ class Source(Protocol):
         """Give the next parcel that was not read yet, in order; None: there is none, or it is being loaded."""
         ...
 
-    def parcel(self, number: int, following: Callable[[], Sequence[int]]) -> Parcel | None:
-        """Give a parcel that was read before; None: it is being loaded, and with it what is `following`."""
+    def parcel(self, number: int, is_wanted: Callable[[int], bool]) -> Parcel | None:
+        """Give a parcel that was read before; None: it is being loaded, and with it what follows it and is wanted soon."""
         ...
 
     def evict(self, number: int) -> None:
@@ -136,8 +136,8 @@ class Source(Protocol):
         """Give when it was accepted, on the exporter's clock."""
         ...
 
-    def is_suspect(self, number: int) -> bool:
-        """Whether it has to be sent alone."""
+    def group(self, number: int) -> int:
+        """Give the group of events that may be in one request with this one, and in flight with nothing else; 0: any others."""
         ...
 
     def resolve(self, number: int) -> None:
@@ -209,6 +209,7 @@ class Dispatcher:
         self._staged: list[tuple[int, Parcel]] = []
         self._staged_bytes = 0
         self._staged_ends = False
+        self._staged_group = 0
         self._due_at = -_NEVER
         self._hurried_to = -1
         self._resume_at = -_NEVER
@@ -266,8 +267,8 @@ class Dispatcher:
                 self._end([(number, parcel)], "dropped", "expired", None)
                 continue
             size = len(parcel.body) + 1
-            is_alone = self._source.is_suspect(number)
-            if self._staged and (self._staged_bytes + size > int(self._target) or is_alone):
+            group = self._source.group(number)
+            if self._staged and (self._staged_bytes + size > int(self._target) or group != self._staged_group):
                 # It does not fit: it comes first in the next request, and nothing of its ids before it.
                 self._staged_ends = True
                 self.lines.back(parcel.ids, [(number, parcel.ids, len(parcel.body))])
@@ -275,14 +276,15 @@ class Dispatcher:
                 return
             if not self._staged:
                 self._due_at = now + self._options.upload_interval
+                self._staged_group = group
             self._staged.append(found)
             self._staged_bytes += size
-            self._staged_ends = is_alone or number in self._cuts
+            self._staged_ends = number in self._cuts
 
     def _next(self) -> tuple[int, Parcel] | None:
         """Give the next event that may enter the request, first those in line, then by reading forward."""
         while (number := self.lines.peek()) is not None:
-            parcel = self._source.parcel(number, lambda wanted=number: self.lines.following(wanted, self._options.max_batch_events))  # type: ignore[misc]
+            parcel = self._source.parcel(number, self.lines.is_waiting)
             if parcel is not None:
                 self.lines.take(number)
                 self._source.moved([number], lined=-1)
@@ -311,7 +313,7 @@ class Dispatcher:
         """Give the moment from which `next_batch` gives one; None: not before something else happens."""
         if not self._staged or len(self.flying) >= (1 if self._suspect else self._options.max_in_flight):
             return None
-        if self.flying and (self.flying[0].is_suspect or self._source.is_suspect(self._staged[0][0])):
+        if self.flying and (self.flying[0].is_suspect or self._staged_group):
             return None  # it flies alone, so that an end of the process can be laid to it
         at_once = self._is_full() or any(number <= self._hurried_to for number, _ in self._staged)
         if self.flying and not at_once:
@@ -331,7 +333,7 @@ class Dispatcher:
             numbers=numbers,
             attempts=[self._attempts.get(number, 0) for number in numbers] if self._attempts else (),
             halved=bool(self._cuts) and self._cuts.get(numbers[-1]) is Split.ONCE,
-            is_suspect=self._source.is_suspect(numbers[0]),
+            is_suspect=self._staged_group != 0,
         )
         self._unstage()
         self.lines.depart(batch.ids)

@@ -118,15 +118,9 @@ class Lines:
                 self._shrank(name, line, size)
                 self._look(name)
 
-    def following(self, number: int, most: int) -> list[int]:
-        """Give `number` and those that stand next behind it in its lines, at most `most`: they will be wanted soon."""
-        found = {number}
-        for name in self._entries[number][0]:
-            for other in self._lines[name].numbers:
-                if len(found) >= most:
-                    break
-                found.add(other)
-        return sorted(found)
+    def is_waiting(self, number: int) -> bool:
+        """Whether an event is in line and no id of it is held: it will be wanted soon."""
+        return number in self._entries and number not in self._held
 
     def again(self, number: int) -> None:
         """Look at an event once more that was not taken although it was next, since its bytes were not in memory."""

@@ -48,7 +48,7 @@ class Segment:
         size: bytes of their bodies.
         sealed: nothing is appended any more.
         is_adopted: a process that ended wrote it.
-        suspects: positions of events that are sent one by one, since a process ended while they were in flight.
+        suspects: positions of events that are sent in small groups, since several processes ended while they were in flight.
         began_on_disk: it had a file from the beginning.
         was_cached: whether every event was put into `parcels` when it was appended.
 

@@ -7,7 +7,7 @@ and share the requests. What can not pass is skipped, and read in its order when
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from otel_amplitude.delivery.parcel import Parcel
@@ -17,6 +17,11 @@ _MASK: Final = POSITIONS - 1
 # One load asks for at most so many events, and for a quarter of what memory may hold; the next one when half of them are left.
 _MOST_LOADED: Final = 2_000
 _LOAD_SHARE: Final = 4
+# So many events are looked at for one load; none but the first where more than the inverse of this share of the memory is in use.
+_MOST_LOOKED_AT: Final = 20_000
+_TIGHT: Final = 4 / 3
+# Into how many groups events are divided that were in flight when processes ended.
+_GROUPS: Final = 8
 # Bounds of what is known of unread segments: ids there, and events that were skipped because of them. Above, nothing passes.
 MOST_HASHES: Final = 200_000
 MOST_SKIPPED: Final = 20_000
@@ -109,7 +114,7 @@ class Reader:
             if self._state(number) == RESOLVED:
                 self._skipped.popleft()
                 continue
-            parcel = self.parcel(number, lambda: list(self._skipped)[: self._load_events])
+            parcel = self.parcel(number, lambda _: True)
             if parcel is not None:
                 self._skipped.popleft()
             return None if parcel is None else (number, parcel)
@@ -209,14 +214,28 @@ class Reader:
         segment = self._by_seq.get(number >> POSITION_BITS)
         return RESOLVED if segment is None else segment.states[number & _MASK]
 
-    def parcel(self, number: int, following: Callable[[], Sequence[int]]) -> Parcel | None:
-        """Give a parcel that was read before; None: it is being loaded, and with it those of `following` that lie in its segment."""
+    def parcel(self, number: int, is_wanted: Callable[[int], bool]) -> Parcel | None:
+        """Give a parcel that was read before; None: it is being loaded, and with it those behind it in its segment that are wanted."""
         segment, position = self._find(number)
         parcel = segment.parcels.get(position)
-        if parcel is None:
-            seq = segment.seq
-            self._ask(segment, sorted({position, *(other & _MASK for other in following() if other >> POSITION_BITS == seq)}))
+        if parcel is None and not segment.is_loading:
+            self._ask(segment, self._wanted_from(segment, position, is_wanted))
         return parcel
+
+    def _wanted_from(self, segment: Segment, position: int, is_wanted: Callable[[int], bool]) -> list[int]:
+        """Give a position, and those behind it that were read, are not in memory, and are wanted: as many as one load gives.
+
+        Where little of the memory is free, only the one: what is loaded now may have to wait for its turn.
+        """
+        queue, found, at = self._queue, [position], position
+        is_tight = queue.used_events * _TIGHT >= self._max_events or queue.used_bytes * _TIGHT >= self._max_bytes
+        for _ in range(0 if is_tight else _MOST_LOOKED_AT):
+            at = segment.states.find(READ, at + 1)
+            if at < 0 or len(found) >= self._load_events:
+                break
+            if at not in segment.parcels and is_wanted(segment.seq << POSITION_BITS | at):
+                found.append(at)
+        return found
 
     def evict(self, number: int) -> None:
         """Let a parcel leave the memory if it lies on disk, and half of the memory is in use."""
@@ -237,10 +256,17 @@ class Reader:
         segment, position = self._find(number)
         return segment.times[position]
 
-    def is_suspect(self, number: int) -> bool:
-        """Whether it has to be sent alone."""
+    def group(self, number: int) -> int:
+        """Give which of the events that were in flight when processes ended may be in one request with this one; 0: it is none of them.
+
+        The first of them goes by itself, since it was the first each time; those behind it in about `_GROUPS` groups: a process that ends
+        with one of these in flight leaves fewer of them to the next one.
+        """
         segment, position = self._find(number)
-        return position in segment.suspects
+        if position not in segment.suspects:
+            return 0
+        size = max(1, len(segment.suspects) // _GROUPS)
+        return segment.seq << POSITION_BITS | (position - segment.suspects.start + size - 1) // size + 1
 
     def resolve(self, number: int) -> None:
         """Forget an event that came to its end."""

@@ -43,9 +43,9 @@ def books(client):
 
 @contextlib.contextmanager
 def program(text: str, url: str, folder: Path, *arguments: object, python: str = sys.executable) -> Iterator[subprocess.Popen[str]]:
-    """Start a program; its standard output and error are read by the test."""
+    """Start a program; the test writes its standard input and reads its standard output and error."""
     command = [python, "-W", "ignore", "-c", HEAD + textwrap.dedent(text), KEY, url, str(folder), *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:

@@ -152,12 +152,15 @@ class SegmentFile:
         self._suspects = self._suspects._replace(ends=ends)
         self._write_header(layout.write_suspects(self._suspects), layout.SUSPECTS_AT)
 
-    def suspect(self, first: int | None, last: int | None = None) -> None:
-        """Note the positions of the first and last event that are about to be sent; None: they were answered."""
+    def suspect(self, first: int | None, last: int | None = None, *, is_group: bool = False) -> None:
+        """Note the positions of the first and last event that are about to be sent; None: they were answered.
+
+        `is_group`: a process ended with them in flight, which counts as one end of the first of them.
+        """
         before, self._suspects = self._suspects, layout.Suspects()
         if first is not None and last is not None:
             start = self.starts[first]
-            self._suspects = layout.Suspects(start, self.starts[last], self.ends if start == self.suspected else 0)
+            self._suspects = layout.Suspects(start, self.starts[last], self.ends if start == self.suspected else int(is_group))
         if self._suspects != before:
             self._write_header(layout.write_suspects(self._suspects), layout.SUSPECTS_AT)
 

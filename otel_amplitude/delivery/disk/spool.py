@@ -25,6 +25,8 @@ from otel_amplitude.errors import SpoolError
 FOREIGN_AGE: Final = 6.5 * 24 * 3600
 # An event that was in flight alone when so many processes ended, one after the other, is set aside.
 MOST_ENDS: Final = 3
+# From the second end on, what was in flight is sent in small groups.
+_ENDS_WITHOUT_GROUPS: Final = 2
 _TRIES: Final = 3
 # What opening says of a link, a pipe, or a file of another user.
 _NOT_A_FILE_OF_OURS: Final = frozenset({errno.ELOOP, errno.ENXIO, errno.EPERM, errno.EACCES, errno.EISDIR})
@@ -48,7 +50,7 @@ class Found(NamedTuple):
         accepted_ms: when each was accepted.
         damaged: about how many records are lost to damage.
         quarantined: how many were set aside, since the process ended while they were sent alone; they are not among the others.
-        suspects: positions of what was in flight when its owner ended: they are sent one by one.
+        suspects: positions of what was in flight when several owners ended, one after the other: they are sent in small groups.
     """
 
     file: SegmentFile
@@ -227,12 +229,15 @@ class Spool:
         starts, quarantined = header.starts + 1, 0
         file = SegmentFile.adopted(directory, name, len(data), content)
         file.set_starts(starts)
+        ends = ends + 1 if suspects and records[suspects[0]].start == first else 1
         if suspects and records[suspects[0]].start == first:
-            file.count_end(first, ends + 1)
-            if first == last and ends + 1 >= MOST_ENDS and self._quarantine(records[suspects[0]], header):
+            file.count_end(first, ends)
+            if first == last and ends >= MOST_ENDS and self._quarantine(records[suspects[0]], header):
                 del records[suspects[0]]
                 suspects, quarantined = [], 1
                 self._rewrite(file, records, header, starts)
+        if first != last and ends < _ENDS_WITHOUT_GROUPS:
+            suspects = []  # processes are killed for many reasons: one end alone does not make anything slower
         holding.files.append(file)
         holding.events += len(records) + quarantined
         return Found(
