@@ -199,8 +199,9 @@ class Lives:
                 count = self._counts[life * THREADS + thread]
                 missing = [each for each in arrivals.missing(life, thread, count) if not _is_among(aside, f"{life}-{thread}-{each}")]
                 assert not missing, f"life {life}, thread {thread}: {len(missing)} of {count} are lost, the first is {missing[0]}"
-                assert arrivals.unsaid(life, thread, count) <= 1
-        assert arrivals.disorder == []
+                unsaid = arrivals.unsaid(life, thread, count)
+                assert unsaid <= 1, f"life {life}, thread {thread}: {unsaid} arrived that were not accepted"
+        assert not arrivals.disorder, f"{len(arrivals.disorder)} are out of order, the first is {arrivals.disorder[0]}"
         return len(aside)
 
 

@@ -184,7 +184,9 @@ while True:
 
 def starts(url: str, folder: Path, *events: str) -> list[str]:
     """Start processes until one ends in order; give what was said."""
-    done = subprocess.run([sys.executable, "-c", APP, KEY, url, str(folder), json.dumps(events)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", APP, KEY, url, str(folder), json.dumps(events)], capture_output=True, text=True, check=True
+    )
     return done.stdout.splitlines()
 
 
