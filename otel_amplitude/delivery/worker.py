@@ -204,7 +204,8 @@ class Worker:
         self._wait(done, self._clock() + min(timeout, _FOREVER))
         if not done.is_set:
             self.post(self.dispatcher.forget, predicate)
-        return done.is_set
+        # After the end nothing is sent any more: what matched is settled, unless something stays in a spool.
+        return done.is_set or (self.ended.is_set and not self.stats().pending.total)
 
     def shut_down(self, timeout: float) -> bool:
         """Accept nothing more, settle what can be settled in time, and end."""

@@ -314,7 +314,7 @@ def test_withdrawing_reaches_events_wherever_they_wait(gate: Gate) -> None:
 def test_a_withdrawal_that_takes_too_long_is_forgotten(gate: Gate) -> None:
     """It says False; an event that comes back later is sent again, not returned."""
     answers = iter([fault])
-    gate.answer = lambda batch: next(answers, acknowledged)(batch)
+    gate.answer = lambda batch: next(answers, acknowledged)(batch)  # noqa: PLW0108 -- another one each time
     post = Post(gate)
     post._random = lambda: 0.01
     post.submit(parcel("a", "mine"))
@@ -441,7 +441,7 @@ def test_without_a_spool_the_very_parcel_comes_back_from_every_end(gate: Gate) -
     from parcels import rejected
 
     answers = iter([lambda batch: rejected(batch, "1|u"), acknowledged])
-    gate.answer = lambda batch: next(answers, fault)(batch)
+    gate.answer = lambda batch: next(answers, fault)(batch)  # noqa: PLW0108 -- another one each time
     post = Post(gate, at_end="return", max_batch_events=3)
     sent = [Positioned(number) for number in range(6)]
     for one in sent[:3]:
