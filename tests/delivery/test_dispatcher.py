@@ -175,6 +175,25 @@ def test_the_byte_target_recovers() -> None:
     assert sizes == [500, 550, 600, 660, 730, 800, 880, 970, 990]
 
 
+@pytest.mark.parametrize("flights", [1, 4])
+@pytest.mark.parametrize("order", [0, -1])
+def test_a_server_that_takes_ten_events_is_soon_understood(flights: int, order: int) -> None:
+    """Fault row 18: with a 413 above ten events five thousand need at most 750 requests, whichever answer of those in flight comes first."""
+    desk = Desk(max_batch_events=50, max_in_flight=flights)
+    desk.accept(*[parcel(f"{number}", f"user-{number % 50}", size=400) for number in range(5_000)])
+    requests = 0
+    flying: list[Batch] = []
+    while desk.dispatcher.ledger.acknowledged < 5_000:
+        desk.dispatcher.hurry(5_000)
+        while (batch := desk.next()) is not None:
+            flying.append(batch)
+            requests += 1
+        batch = flying.pop(order)
+        desk.settle(batch, divided(batch, Split.SMALLER) if len(batch) > 10 else acknowledged(batch))
+    assert requests <= 750
+    assert desk.dispatcher.ledger.rejected == {}
+
+
 def test_a_servers_delay_is_a_minimum_and_has_a_cap() -> None:
     """Retry-After is obeyed when it is longer than the backoff, and up to 300 seconds."""
     for asked, paused in ((5.0, 5.0), (0.1, 0.5), (86_400.0, 300.0)):

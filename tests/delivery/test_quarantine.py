@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from delivery.left_behind import leave
 from parcels import Memory, acknowledged, names
 from spool_tools import FINGERPRINT, NOW_MS
 
 from otel_amplitude.cli import main
 from otel_amplitude.delivery.batch_exporter import BatchExporter
-from otel_amplitude.delivery.disk import format as layout
 from otel_amplitude.delivery.disk.inspect import inspect, iter_records
 from otel_amplitude.delivery.disk.spool import Spool
 from otel_amplitude.delivery.dispatcher import Batch, DeliveryOptions
@@ -60,15 +60,7 @@ class Post(BatchExporter):
 
 def left_behind(directory: Path, events: int, first: int, last: int, ends: int) -> None:
     """Write what a process leaves that was killed while events `first` to `last` were in flight, after `ends` ends like this."""
-    records = [layout.write_record(b"u%d" % number, NOW_MS) for number in range(events)]
-    starts = [layout.HEADER_BYTES + sum(map(len, records[:number])) for number in range(events)]
-    header = bytearray(layout.write_header(NOW_MS))
-    suspects = layout.write_suspects(layout.Suspects(starts[first], starts[last], ends))
-    header[layout.SUSPECTS_AT : layout.SUSPECTS_AT + len(suspects)] = suspects
-    place = directory / FINGERPRINT / "host-1-00000001"
-    for each in (directory, place.parent, place):
-        each.mkdir(0o700, exist_ok=True)
-    (place / "00000001.seg").write_bytes(bytes(header) + b"".join(records))
+    leave(directory, FINGERPRINT, (b"u%d" % number for number in range(events)), NOW_MS, in_flight=(first, last, ends))
 
 
 def texts(*numbers: int) -> list[str]:

@@ -29,6 +29,7 @@ def test_kills_at_saturation_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.heavy
 @pytest.mark.timeout(3 * 3600)
 def test_three_hundred_kills_at_saturation_lose_nothing(tmp_path: Path) -> None:
     """The same three hundred times, with at least 8,000 events accepted in each second that a process lived."""
@@ -39,6 +40,7 @@ def test_three_hundred_kills_at_saturation_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.heavy
 @pytest.mark.timeout(100 * 3600)
 def test_an_hour_of_faults_and_restarts(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Balanced counters in each second, nothing lost, order kept, and no growth of memory, threads or descriptors; `--soak-minutes` long."""
@@ -132,6 +134,7 @@ def test_sixty_four_threads_that_take_turns_at_every_step() -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.heavy
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("eager_switching")
 def test_sixty_four_threads_for_a_minute() -> None:
