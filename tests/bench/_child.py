@@ -131,7 +131,7 @@ def _throughput(name: str, url: str, size: int) -> Figures:
     exporter = client._exporter
     began = time.perf_counter()
     for first in range(0, count, 500):
-        while exporter._memory_events + len(exporter._inbox) > 14_000:
+        while client.stats().pending.total > 14_000:
             time.sleep(0.002)
         for parcel in made[first : first + 500]:
             assert exporter.submit(parcel)
@@ -315,9 +315,8 @@ def _feed_with_room(processor: Any, pairs: Sequence[Any], contexts: Sequence[Any
     """Feed `count` spans of a ring, and wait while memory is nearly full."""
     from tests.bench._feed import feed
 
-    exporter = processor._client._exporter
     for at in range(first, first + count, 500):
-        while exporter._memory_events + len(exporter._inbox) > 12_000:
+        while processor._client.stats().pending.total > 12_000:
             time.sleep(0.005)
         start = at % len(pairs)
         feed(processor, pairs[start : start + 500], contexts, at)
