@@ -62,7 +62,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=HEAVY)
 def soak(session: nox.Session) -> None:
-    """Run for longer what must hold however often it is repeated: every server with 200 visitors at once."""
+    """Run for longer what must hold however often it is repeated: servers with 200 visitors at once, kills, faults; `-- --soak-minutes 5` for less."""
     _install(session, "test", "frameworks", "servers")
     session.run("pytest", "-q", *BOTH_CORES, "-m", "soak", *session.posargs)
 

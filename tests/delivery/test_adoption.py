@@ -76,6 +76,16 @@ def test_one_flush_takes_over_every_directory(tmp_path: Path) -> None:
     assert not list((tmp_path / "spool").glob("*/*"))
 
 
+def test_what_an_earlier_process_left_goes_before_what_a_later_one_did(tmp_path: Path) -> None:
+    """Each of them was started after the one before it was killed, and their numbers began anew: an id's events keep their order."""
+    for age, process in enumerate((99_998, 99_999, 100_001, 7, 8)):
+        leave(tmp_path / "spool", FINGERPRINT, [b"%d|one" % (2 * age), b"%d|one" % (2 * age + 1)], NOW_MS - 60_000 + age, process=process)
+    post = Post(tmp_path / "spool")
+    assert post.flush(PATIENCE)
+    assert in_order(post) == {"one": list(range(10))}
+    assert post.shutdown(PATIENCE)
+
+
 @pytest.mark.parametrize("of", [1, 1_000])
 def test_a_new_event_does_not_wait_for_a_backlog(tmp_path: Path, of: int) -> None:
     """Fault row 82: of ten thousand events on disk a few requests are sent before the first new event of another id, however it is counted."""

@@ -69,13 +69,15 @@ class Holding:
         names: its segments that this version may read, oldest first.
         files: those of them that are not removed yet.
         events: how many events were found in it.
+        created_ms: when the first of these segments was made: what an earlier process left is sent before what a later one did.
     """
 
-    def __init__(self, directory: disk.ProcessDirectory, names: list[str]) -> None:
+    def __init__(self, directory: disk.ProcessDirectory, names: list[str], created_ms: int) -> None:
         self.directory = directory
         self.names = names
         self.files: list[SegmentFile] = []
         self.events = 0
+        self.created_ms = created_ms
 
 
 class Spool:
@@ -194,6 +196,7 @@ class Spool:
                             if holding is not None:
                                 taken.append(holding)
             self._discard(root, held | {holding.directory.name for holding in taken})
+        taken.sort(key=lambda holding: holding.created_ms)
         self._holdings += taken
         return taken, complete[0]
 
@@ -203,14 +206,14 @@ class Spool:
             return None
         try:
             names = directory.segments()
-            ours = [segment for segment in names if _is_ours(directory, segment)]
+            headers = {segment: header for segment in names if (header := _header_of_ours(directory, segment)) is not None}
         except OSError:
             directory.close()
             raise
-        if len(ours) < len(names):
-            self._foreign[name] = len(names) - len(ours)
-        if ours:
-            return Holding(directory, ours)
+        if len(headers) < len(names):
+            self._foreign[name] = len(names) - len(headers)
+        if headers:
+            return Holding(directory, list(headers), min(header.created_ms for header in headers.values()))
         directory.remove()
         return None
 
@@ -361,13 +364,15 @@ def _noting(complete: list[bool]) -> Iterator[None]:
         complete[0] = False
 
 
-def _is_ours(directory: disk.ProcessDirectory, name: str) -> bool:
-    """Whether this version may read a segment, as far as its first bytes tell. Raises OSError when they can not be read."""
+def _header_of_ours(directory: disk.ProcessDirectory, name: str) -> layout.Header | None:
+    """Give the header of a segment; None: this version may not read it, as far as its first bytes tell. Raises OSError as well."""
     try:
         with disk.opened(disk.open_segment(name, directory.fd, os.O_RDONLY)) as fd:
             data = read_at(fd, 0, layout.HEADER_BYTES)
     except OSError as error:
         if error.errno in _NOT_A_FILE_OF_OURS:
-            return False
+            return None
         raise
-    return len(data) < layout.HEADER_BYTES or not data.strip(b"\0") or layout.read_header(data) is not None
+    if len(data) < layout.HEADER_BYTES or not data.strip(b"\0"):
+        return layout.Header(0, 0, layout.HEADER_BYTES, 0)
+    return layout.read_header(data)
