@@ -133,6 +133,7 @@ class Faults:
     def __init__(self, chance: random.Random) -> None:
         self._lock = threading.Lock()
         self._chance = chance
+        self.are_over = False
         self.met: Counter[str] = Counter()
 
     def __call__(self, peer: Peer) -> bool | None:

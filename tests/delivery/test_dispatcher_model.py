@@ -169,7 +169,7 @@ class Delivery(RuleBasedStateMachine):
         split = Split.BISECT if len(batch) > 1 else Split.NO
         self.settle(batch, Receipt([Outcome(Verdict.RETRY, "internal")] * len(batch), "internal", split, server_fault=True))
 
-    @precondition(lambda self: not self.closed and len(self.accepted) > 40)
+    @precondition(lambda self: not self.closed and len(self.accepted) > 12)
     @rule()
     def shut_down(self) -> None:
         self.dispatcher.give_up()
