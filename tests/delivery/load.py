@@ -138,11 +138,8 @@ class Faults:
 
     def __call__(self, peer: Peer) -> bool | None:
         with self._lock:
-            kind = (
-                "outage"
-                if time.monotonic() % 60 > 55
-                else self._chance.choices(("", "503", "reset", "silence", "429"), (90, 4, 4, 1, 1))[0]
-            )
+            lot = self._chance.choices(("", "503", "reset", "silence", "429"), (90, 4, 4, 1, 1))[0]
+            kind = "" if self.are_over else "outage" if time.monotonic() % 60 > 55 else lot
             device = f"device-{self._chance.randrange(THREADS)}-{self._chance.randrange(DEVICES)}"
             self.met[kind] += 1
         if kind == "503":
@@ -260,6 +257,7 @@ def run_for(seconds: float, folder: Path, *, seed: int, rate: int) -> dict[str, 
                 assert int(line(mother)) == (signal.SIGKILL if is_kill else 0)
                 if time.monotonic() >= end:
                     break
+        faults.are_over = True
         replay(server, lives.folder)
         aside = lives.check(arrivals)
     return {
