@@ -177,7 +177,7 @@ class Selector:
         status = read_status(attributes)
         if _is_websocket(attributes, status):
             return "websocket"
-        method, route = read_text(attributes, METHOD), read_route(attributes, span)
+        method, route = (read_text(attributes, METHOD) or "").upper(), read_route(attributes, span)
         if status is None or status >= 400 or not (method or route):
             return None
         if method in NOT_AUTOMATIC_METHODS if self._methods is None else method not in self._methods:

@@ -192,7 +192,7 @@ DEFAULT_EXCLUDE: Final = (
 
 # User agents that are no person: crawlers, previewers, page testers. Cubot makes phones.
 BOTS: Final = (
-    r"(?<!cu)bot\b|crawl|spider|slurp|scrapy|facebookexternalhit|facebookcatalog|meta-externalagent|bingpreview|mediapartners-google"
+    r"(?<!cu)bot\b|crawl|spider|slurp|scrapy|facebookexternalhit|facebookcatalog|meta-externalagent|bingpreview|skypeuripreview|url preview|iframely|mediapartners-google"
     r"|apis-google|google-inspectiontool|google-read-aloud|feedfetcher|headlesschrome|phantomjs|lighthouse|pagespeed|gtmetrix|embedly"
     r"|whatsapp/|ia_archiver|archive\.org|perplexity-user|chatgpt-user|claude-user|censysinspect|nmap|masscan|zgrab|nessus|sqlmap"
 )

@@ -40,6 +40,9 @@ def _is_true(value: object) -> bool:
     return value is True or (isinstance(value, str) and value == "true")
 
 
+_STATUS_DIGITS: Final = 3
+
+
 def read_text(attributes: Mapping[str, Any], names: tuple[str, str]) -> str | None:
     """Give the text under the stable or the old name of an attribute; None when it is none."""
     value = attributes.get(names[0])
@@ -49,11 +52,19 @@ def read_text(attributes: Mapping[str, Any], names: tuple[str, str]) -> str | No
 
 
 def read_status(attributes: Mapping[str, Any]) -> int | None:
-    """Give the status of the answer, in its stable or its old name; None when it is no integer."""
+    """Give the status of the answer, in its stable or its old name; None when it is none.
+
+    Proxies, and collectors that rename attributes, write it as text, or as a number with a fraction.
+    """
     status = attributes.get(STATUS[0])
     if status is None:
         status = attributes.get(STATUS[1])
-    return status if type(status) is int else None
+    if type(status) is int:
+        return status
+    if type(status) is str and len(status) == _STATUS_DIGITS and status.isdecimal() and status.isascii():
+        return int(status)
+    is_whole = isinstance(status, int) and type(status) is not bool  # such as a member of http.HTTPStatus
+    return int(status) if is_whole or (type(status) is float and status.is_integer()) else None
 
 
 def read_path(attributes: Mapping[str, Any]) -> str:

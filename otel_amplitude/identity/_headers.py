@@ -23,9 +23,10 @@ GPC: Final = "sec-gpc"
 USER_AGENT: Final = "user-agent"
 UPGRADE: Final = "upgrade"
 # Browsers that fetch a page before anybody asked for it say so: Sec-Purpose (Fetch standard; Chrome, Firefox), Purpose (older Chrome),
-# X-Purpose (Safari), X-Moz (older Firefox), X-Sec-Purpose (Turbo, whose script may not set a Sec- header).
-PURPOSES: Final = ("sec-purpose", "purpose", "x-purpose", "x-moz", "x-sec-purpose")
-_NOT_ASKED_FOR: Final = frozenset({"prefetch", "prerender", "preview"})
+# X-Purpose (Safari), X-Moz (older Firefox), X-Sec-Purpose (Turbo, whose script may not set a Sec- header). Next.js says only 1, in headers
+# of its own, which its rewrites pass on.
+PURPOSES: Final = ("sec-purpose", "purpose", "x-purpose", "x-moz", "x-sec-purpose", "next-router-prefetch", "x-middleware-prefetch")
+_NOT_ASKED_FOR: Final = frozenset({"prefetch", "prerender", "preview", "1"})
 
 _MAX_VALUE: Final = 16 * 1024
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,100}", re.ASCII)
@@ -206,6 +207,11 @@ def is_prefetch(purpose: str) -> bool:
     (True, True, False)
     """
     return not _NOT_ASKED_FOR.isdisjoint(_PARTS.split(purpose.strip().lower()))
+
+
+def is_opt_out(gpc: str | None) -> bool:
+    """Say whether the value of `Sec-GPC`, of which a proxy may have joined several, asks not to be tracked."""
+    return gpc == "1" or (gpc is not None and "1" in _PARTS.split(gpc))
 
 
 def is_websocket(upgrade: str) -> bool:

@@ -26,6 +26,7 @@ from otel_amplitude.identity._headers import (
     HeaderId,
     HeaderReader,
     IdentityHeader,
+    is_opt_out,
     is_prefetch,
     is_websocket,
     read_identity_headers,
@@ -143,7 +144,7 @@ class AmplitudePropagator(TextMapPropagator):
         # A header without a cookie of ours is not even kept in memory.
         if cookie is not None and ("AMP_" in cookie or "amp_" in cookie):
             scope.cookie = cookie
-        scope.gpc = headers.get(GPC) == "1"
+        scope.gpc = is_opt_out(headers.get(GPC))
         scope.user_agent = headers.get(USER_AGENT)
         if is_websocket(headers.get(UPGRADE, "")):
             scope.not_automatic = "websocket"

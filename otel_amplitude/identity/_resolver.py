@@ -16,6 +16,7 @@ from otel_amplitude.identity._headers import (
     HeaderId,
     attributes_of,
     captured,
+    is_opt_out,
     read_identity_headers,
 )
 from otel_amplitude.identity._propagator import REPLACED, installed
@@ -314,7 +315,7 @@ class IdentityResolver:
         return (read_cookie(header, self._api_key) if header else None) or _NO_COOKIE
 
     def _asked_for_privacy(self, layers: _Layers, scope: Scope | None) -> bool:
-        return (scope is not None and scope.gpc) or _captured(layers, GPC) == "1"
+        return (scope is not None and scope.gpc) or is_opt_out(_captured(layers, GPC))
 
     def agreed(self, scope: Scope | None = None) -> bool:
         """Ask the `consent` callable, if there is one; `scope` None: outside a request."""

@@ -45,7 +45,7 @@ def request(service: Traced, **attributes: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["http.request.header.sec-gpc", "http.request.header.sec_gpc"])
-@pytest.mark.parametrize("value", [("1",), ["1"], "1", '["1"]'], ids=repr)
+@pytest.mark.parametrize("value", [("1",), ["1"], "1", '["1"]', ("1", "1"), "1 "], ids=repr)
 def test_an_opt_out_is_seen_in_either_spelling(name: str, value: Any) -> None:
     """open-telemetry/opentelemetry-js#6381, semantic-conventions#304: the conventions keep the dashes, Python writes underscores."""
     service = Traced(consent="gpc")

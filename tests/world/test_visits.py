@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 import falcon
@@ -38,7 +39,7 @@ GOOGLEBOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 # As browsers and libraries send them: Chrome and Firefox (Fetch standard), Chrome's prerendering and its private proxy, Chrome and Safari
-# of before, Firefox before 115, Safari's Top Sites, Turbo.
+# of before, Firefox before 115, Safari's Top Sites, Turbo, Next.js.
 PREFETCHES = [
     {"Sec-Purpose": "prefetch"},
     {"Sec-Purpose": "prefetch;prerender"},
@@ -47,6 +48,7 @@ PREFETCHES = [
     {"X-Moz": "prefetch"},
     {"X-Purpose": "preview"},
     {"X-Sec-Purpose": "prefetch"},
+    {"Next-Router-Prefetch": "1"},
 ]
 
 
@@ -155,6 +157,23 @@ def test_a_bot_is_known_by_each_name_of_the_attribute(name: str, traced: Traced)
     for agent in (GOOGLEBOT, BROWSER):
         traced.tracer.start_span("GET", kind=SpanKind.SERVER, attributes={**PAGE, name: agent}).end()
     assert (len(traced.events()), traced.refused()) == (1, {"bot": 1})
+
+
+@pytest.mark.parametrize("name", ["http.response.status_code", "http.status_code"])
+@pytest.mark.parametrize("status", ["200", 200.0, HTTPStatus.OK], ids=repr)
+def test_a_status_in_any_form_is_one(name: str, status: Any, traced: Traced) -> None:
+    """envoyproxy/envoy#38410, census-instrumentation/opencensus-python#1163: such a request was no event, and in no count."""
+    page = {key: value for key, value in PAGE.items() if key != "http.response.status_code"}
+    traced.tracer.start_span("GET", kind=SpanKind.SERVER, attributes={**page, name: status}).end()
+    traced.tracer.start_span("GET", kind=SpanKind.SERVER, attributes={**page, name: "404" if status == "200" else 404.0}).end()
+    assert (len(traced.events()), traced.refused()) == (1, {})
+
+
+def test_a_method_in_lower_case_is_one(traced: Traced) -> None:
+    """HEAD and OPTIONS are no views of a page, in whatever letters a service of another language writes them."""
+    for method in ("head", "options", "get"):
+        traced.tracer.start_span(method, kind=SpanKind.SERVER, attributes={**PAGE, "http.request.method": method}).end()
+    assert (len(traced.events()), traced.refused()) == (1, {})
 
 
 # --- WebSockets --------------------------------------------------------------------------------------------------------------
