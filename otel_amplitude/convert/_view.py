@@ -63,8 +63,9 @@ def read_status(attributes: Mapping[str, Any]) -> int | None:
         return status
     if type(status) is str and len(status) == _STATUS_DIGITS and status.isdecimal() and status.isascii():
         return int(status)
-    is_whole = isinstance(status, int) and type(status) is not bool  # such as a member of http.HTTPStatus
-    return int(status) if is_whole or (type(status) is float and status.is_integer()) else None
+    if isinstance(status, int):  # such as a member of http.HTTPStatus
+        return None if type(status) is bool else int(status)
+    return int(status) if type(status) is float and status.is_integer() else None
 
 
 def read_path(attributes: Mapping[str, Any]) -> str:

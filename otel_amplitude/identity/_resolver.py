@@ -273,6 +273,8 @@ class IdentityResolver:
     def _by_attributes(self, item: Mapping[str, Any], scope: Scope) -> Identity:
         """Give the same where explicit attributes of the item say something as well."""
         known = scope.user_id if self._format is None else self._formatted(scope.user_id)
+        if _differ(item.get("amplitude.user_id"), known):
+            known, scope = None, _NOTHING
         user, user_source = self._told_id("user_id", item.get("amplitude.user_id"), known)
         device, device_source = self._told_id("device_id", item.get("amplitude.device_id"), scope.device_id)
         if user is None and device is None:
@@ -295,6 +297,9 @@ class IdentityResolver:
         known = scope if scope is not None else _NOTHING
         headers = self._header_values(layers, known) if self._headers else _EMPTY
         sources = _Sources(layers[0] if layers else _EMPTY, layers, known, cookie, headers, known.baggage or _EMPTY)
+        if layers and self._names_another(sources):
+            known, cookie = _NOTHING, _NO_COOKIE
+            sources = _Sources(layers[0], layers[:1], known, cookie, _EMPTY, _EMPTY)
         user, user_source = self._user(sources)
         device, device_source = self._device(sources)
         if user is None and device is None:
@@ -303,6 +308,19 @@ class IdentityResolver:
         sources_named = (user_source if user else "", device_source if device else "")
         session = self._session(sources, moment)
         return Identity(user, device, session, known.groups, None, here, *sources_named), _limit(cookie, moment)
+
+    def _names_another(self, sources: _Sources) -> bool:
+        """Whether the item itself names another user than the one of its request, to whom device, session and groups of the request belong."""
+        explicit = sources.item.get("amplitude.user_id")
+        if explicit is None:
+            return False
+        above = sources.layers[1:]
+        others = (
+            self._formatted(sources.known.user_id),
+            _nearest(above, "amplitude.user_id"),
+            self._formatted(_conventional(above, USER_ATTRIBUTES)),
+        )
+        return _differ(explicit, next((other for other in others if other is not None), None))
 
     def _cookie(self, layers: _Layers, scope: Scope | None) -> BrowserCookie:
         if scope is not None and scope.cookie is not None:
@@ -486,6 +504,14 @@ def _limit(cookie: BrowserCookie, moment: float) -> float | None:
         return None
     limit = cookie.last_event_ms + SESSION_TIMEOUT_MS
     return limit if moment <= limit else -limit
+
+
+def _differ(one: object, other: object) -> bool:
+    """Whether these are ids of two people."""
+    if one is None or other is None:
+        return False
+    named, known = clean_id(one), clean_id(other)
+    return named is not None and known is not None and named != known
 
 
 def _nearest(layers: _Layers, name: str) -> object:

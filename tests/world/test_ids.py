@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from world.traced import Traced
+from opentelemetry import propagate
+from opentelemetry.trace import SpanKind
+from world.traced import Traced, visitor
 
-from otel_amplitude import acting
+from otel_amplitude import acting, set_user
 from otel_amplitude.identity._luggage import pack, unpack
 from otel_amplitude.identity._scope import RequestScope
 
@@ -82,3 +84,31 @@ def test_a_text_that_stands_for_nobody_is_no_id(given: str, traced: Traced) -> N
     with acting(given), traced.tracer.start_as_current_span("pay", attributes={"amplitude.event_type": "Order Paid"}):
         pass
     assert (traced.events(), traced.refused()) == ([], {"invalid": 1, "no_identity": 1})
+
+
+@pytest.mark.parametrize(
+    "own", [{}, {"amplitude.device_id": "device-of-bob", "amplitude.session_id": 1_795_305_600_000}], ids=["user", "all"]
+)
+@pytest.mark.parametrize("known_by", ["set_user", "attribute", "convention"])
+def test_what_is_said_of_another_user_has_nothing_of_the_visitors(known_by: str, own: dict[str, Any], traced: Traced) -> None:
+    """Amplitude credits a device's anonymous events to the last user seen on it: alice invites bob, whose event must not be on her device."""
+    attributes = {"attribute": {"amplitude.user_id": "alice-1"}, "convention": {"user.id": "alice-1"}}.get(known_by, {})
+    context = propagate.extract({"cookie": visitor()["Cookie"]})
+    with traced.tracer.start_as_current_span("invite", context=context, kind=SpanKind.SERVER, attributes=attributes):
+        if known_by == "set_user":
+            set_user("alice-1", groups={"org": "acme"})
+        for user in ("bob-111", "alice-1"):
+            mine = own if user == "bob-111" else {}
+            traced.tracer.start_span("tell", attributes={"amplitude.event_type": "Told", "amplitude.user_id": user, **mine}).end()
+    bob, alice = traced.events()
+    assert {name: bob.get(name) for name in ("user_id", "device_id", "session_id", "groups")} == {
+        "user_id": "bob-111",
+        "device_id": own.get("amplitude.device_id"),
+        "session_id": own.get("amplitude.session_id"),
+        "groups": None,
+    }
+    assert (alice["user_id"], alice["device_id"], alice.get("groups")) == (
+        "alice-1",
+        "device-1234",
+        {"org": "acme"} if known_by == "set_user" else None,
+    )
