@@ -69,7 +69,7 @@ def test_a_request_becomes_an_event_by_itself(parent: str | None, names: str) ->
         {"http.response.status_code": 400},
         {"http.response.status_code": 500},
         {"http.response.status_code": None},
-        {"http.response.status_code": "200"},
+        {"http.response.status_code": "OK"},
         {"http.request.method": "HEAD"},
         {"http.request.method": "OPTIONS"},
     ],
