@@ -25,7 +25,8 @@ FLOORS = (
     {"client", "kafka"},
     {"instances", "frameworks"},
     {"otel"},
-    {"setup", "environment_variables", "worker"},
+    {"setup", "environment_variables", "gateway"},
+    {"worker"},
     {"testing", "cli"},
     {"__main__"},
 )

@@ -14,7 +14,7 @@ from otel_amplitude._version import __version__
 from otel_amplitude.cli._options import epilog
 from otel_amplitude.errors import OtelAmplitudeError
 
-COMMANDS: Final = ("run", "demo", "sandbox", "doctor", "rules", "catalog", "convert", "spool", "cookie", "worker")
+COMMANDS: Final = ("run", "demo", "sandbox", "doctor", "rules", "catalog", "convert", "gateway", "worker", "spool", "cookie")
 
 EXIT_CODES: Final = """exit codes:
   0  done, nothing wrong

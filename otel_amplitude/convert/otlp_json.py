@@ -23,6 +23,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanKind
 
 from otel_amplitude.convert.recorded import (
+    EVENT_NAME,
     KINDS,
     SEVERITIES,
     STATUSES,
@@ -317,6 +318,9 @@ class _Item:
             self._ids = self._read_ids(self._item)
         return self._ids
 
+    def resource(self) -> Resource:
+        return self._around.get()[0]
+
     def some(self, names: Collection[str]) -> dict[str, Any]:
         return dict(_pairs(self._item, "attributes", names))
 
@@ -366,7 +370,7 @@ class _Record(_Item):
     fields = _RECORD
 
     def is_told(self) -> bool:
-        return bool(self._item.get("eventName"))
+        return bool(self._item.get("eventName")) or EVENT_NAME in self.names()
 
     def _read_ids(self, item: Mapping[str, Any]) -> Ids:
         flags = item.get("flags")

@@ -26,6 +26,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_amplitude.convert.recorded import (
+    EVENT_NAME,
     KINDS,
     Ids,
     KnownResources,
@@ -45,12 +46,16 @@ MAX_ITEM: Final = 2**20
 """The bytes of one span or record."""
 _BYTES_OF_ITEM: Final = 16  # a span needs its ids alone 28; less on average is an attack, or no OTLP
 _SOME_ITEMS: Final = 1_024
+_BYTES_OF_FIELD: Final = 8  # around the items: a resource, a scope, a list of items
+_SOME_FIELDS: Final = 4_096
 _SIZE_OF_ITEM: Final = 1_024
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _REQUEST_RESOURCES: Final = (1,)
 _RESOURCE, _SCOPES, _RESOURCE_SCHEMA = 1, (2, 1000), 3  # 1000: where OTLP 0.15 kept the scopes of before
-_SCOPE, _ITEMS, _SCOPE_SCHEMA = 1, 2, 3
+_SCOPE, _SCOPE_SCHEMA = 1, 3
+_ITEM_FIELDS: Final = (2,)
+_Split = tuple[list[tuple[int, int]], dict[int, bytes]]
 
 
 def find(body: bytes, problems: list[str], resources: KnownResources, signal: Signal | None = None) -> Iterator[Recorded]:
@@ -63,22 +68,100 @@ def find(body: bytes, problems: list[str], resources: KnownResources, signal: Si
         signal: what the request is about; None finds it out.
     """
     try:
-        yield from _find(body, problems, resources, signal)
-    except (WrongError, IndexError) as error:
-        problems.append(f"is no OTLP in protobuf, or cut off ({error})" if isinstance(error, WrongError) else "is cut off")
+        yield from walk(body, problems, resources, signal)
+    except WrongError as error:
+        problems.append(str(error))
 
 
-def _find(body: bytes, problems: list[str], resources: KnownResources, signal: Signal | None) -> Iterator[Recorded]:
-    left = _SOME_ITEMS + len(body) // _BYTES_OF_ITEM
-    for begin, end in _parts(body, 0, len(body), _REQUEST_RESOURCES):
-        resource = _one(body, begin, end, _RESOURCE), _one(body, begin, end, _RESOURCE_SCHEMA)
-        for inner, inner_end in _parts(body, begin, end, _SCOPES):
-            around = _Around(resource, (_one(body, inner, inner_end, _SCOPE), _one(body, inner, inner_end, _SCOPE_SCHEMA)), resources)
-            for number, (first, last) in enumerate(_parts(body, inner, inner_end, (_ITEMS,)), start=1):
-                left -= 1
-                if left < 0:
-                    problems.append(f"holds more than one item for {_BYTES_OF_ITEM} bytes, as no telemetry does; the rest is not read")
-                    return
+class TooManyError(WrongError):
+    """A message holds more items than telemetry of its size does."""
+
+
+def walk(body: bytes, problems: list[str], resources: KnownResources, signal: Signal | None, most: int | None = None) -> Iterator[Recorded]:
+    """As `find`; but a message that is damaged around its items raises.
+
+    Args:
+        body: as for `find`.
+        problems: likewise.
+        resources: likewise.
+        signal: likewise.
+        most: how many items are given; None: as many as telemetry of this size can have.
+
+    Raises:
+        WrongError: the bytes are no message of OTLP, or cut off.
+        TooManyError: it holds more items than it should.
+    """
+    try:
+        yield from _walk(body, problems, resources, signal, most)
+    except TooManyError:
+        raise
+    except WrongError as error:
+        raise WrongError(f"is no OTLP in protobuf, or cut off ({error})") from None
+    except IndexError:
+        raise WrongError("is cut off") from None
+
+
+class _Left:
+    """How many items and fields a message may still have: to look at a field costs time, however small it is.
+
+    Attributes:
+        broken: what is wrong with the bytes behind those that were split; raised when what stands before it was given.
+    """
+
+    def __init__(self, size: int, most: int | None) -> None:
+        by_size = _SOME_ITEMS + size // _BYTES_OF_ITEM
+        self._most = most
+        self._items = by_size if most is None else min(by_size, most)
+        self._fields = _SOME_FIELDS + size // _BYTES_OF_FIELD
+        self.broken: WrongError | None = None
+
+    def split(self, body: bytes, at: int, end: int, items: Collection[int], others: Collection[int] = ()) -> _Split:
+        """Look at the fields of a message once, as far as they can be read.
+
+        Raises:
+            TooManyError: there are too many of them.
+        """
+        found: list[tuple[int, int]] = []
+        singles: dict[int, bytes] = {}
+        for field, kind, begin, stop in self._readable(body, at, end):
+            self._fields -= 1
+            if self._fields < 0:
+                raise TooManyError(f"holds more than one field for {_BYTES_OF_FIELD} bytes, as no telemetry does; the rest is not read")
+            if kind != _LENGTH:
+                continue
+            if field in items:
+                found.append((begin, stop))
+                if items is _ITEM_FIELDS:
+                    self._item()
+            elif field in others:
+                singles.setdefault(field, body[begin:stop])
+        return found, singles
+
+    def _readable(self, body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        try:
+            yield from _fields(body, at, end)
+        except WrongError as error:
+            self.broken = self.broken or error
+
+    def _item(self) -> None:
+        self._items -= 1
+        if self._items < 0:
+            most = self._most
+            too_many = (
+                f"more than one item for {_BYTES_OF_ITEM} bytes, as no telemetry does" if most is None else f"more than {most:,} items"
+            )
+            raise TooManyError(f"holds {too_many}; the rest is not read")
+
+
+def _walk(body: bytes, problems: list[str], resources: KnownResources, signal: Signal | None, most: int | None) -> Iterator[Recorded]:
+    left = _Left(len(body), most)
+    for begin, end in left.split(body, 0, len(body), _REQUEST_RESOURCES)[0]:
+        scopes, about = left.split(body, begin, end, _SCOPES, (_RESOURCE, _RESOURCE_SCHEMA))
+        resource = about.get(_RESOURCE, b""), about.get(_RESOURCE_SCHEMA, b"")
+        for inner, inner_end in scopes:
+            items, scope = left.split(body, inner, inner_end, _ITEM_FIELDS, (_SCOPE, _SCOPE_SCHEMA))
+            around = _Around(resource, (scope.get(_SCOPE, b""), scope.get(_SCOPE_SCHEMA, b"")), resources)
+            for number, (first, last) in enumerate(items, start=1):
                 signal = signal or signal_of(body, first, last)
                 if signal is None:
                     continue
@@ -87,6 +170,8 @@ def _find(body: bytes, problems: list[str], resources: KnownResources, signal: S
                     problems.append(f"{make.what} {number}: is larger than {MAX_ITEM:,} bytes")
                 else:
                     yield make(body[first:last], number, around)
+    if left.broken is not None:
+        raise left.broken
 
 
 def signal_of(body: bytes, begin: int, end: int) -> Signal | None:
@@ -142,15 +227,6 @@ def _fields(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int
         if at > end:
             raise WrongError("a field that is longer than what holds it")
         yield tag >> 3, kind, begin, at
-
-
-def _parts(body: bytes, at: int, end: int, numbers: Collection[int]) -> Iterator[tuple[int, int]]:
-    """Give begin and end of the messages in a message, in the fields of these numbers."""
-    return ((begin, stop) for field, kind, begin, stop in _fields(body, at, end) if kind == _LENGTH and field in numbers)
-
-
-def _one(body: bytes, at: int, end: int, number: int) -> bytes:
-    return next((body[begin:stop] for begin, stop in _parts(body, at, end, (number,))), b"")
 
 
 # items
@@ -235,6 +311,10 @@ class _Item:
         """As `Recorded` says."""
         return [pair.key for pair in self._parse().attributes]
 
+    def resource(self) -> Resource:
+        """As `Recorded` says."""
+        return self._around.get()[0]
+
     def some(self, names: Collection[str]) -> dict[str, Any]:
         """As `Recorded` says."""
         return {pair.key: _value(pair.value) for pair in self._parse().attributes if pair.key in names}
@@ -288,7 +368,7 @@ class _Record(_Item):
 
     def is_told(self) -> bool:
         """As `Recorded` says."""
-        return bool(self._parse().event_name)
+        return bool(self._parse().event_name) or EVENT_NAME in self.names()
 
     def ids(self) -> Ids:
         """As `Recorded` says."""

@@ -30,6 +30,7 @@ _IS_REMOTE: Final = 0x200
 _FROM_ELSEWHERE: Final = (SpanKind.SERVER, SpanKind.CONSUMER)
 _MAX_NANOSECONDS: Final = 2**64
 _MAX_RESOURCES: Final = 1_024
+EVENT_NAME: Final = "event.name"
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -97,6 +98,14 @@ class Recorded(Protocol):
 
         Raises:
             WrongError: one has no value of OTLP.
+        """
+        ...
+
+    def resource(self) -> Resource:
+        """Give its resource: the same object for all items of one content, as long as that is known.
+
+        Raises:
+            WrongError: it is not as OTLP says.
         """
         ...
 
@@ -259,11 +268,17 @@ def make_record(
         severity_number=SEVERITIES.get(severity),
         body=body,
         attributes=attributes,
-        event_name=event_name,
+        event_name=event_name or event_name_in(attributes),
     )
     # Afterwards: the constructor takes those of the current span where they are absent.
     record.trace_id, record.span_id, record.trace_flags = ids.trace_id, ids.span_id, TraceFlags(ids.flags)
     return ReadableLogRecord(record, resource, scope)
+
+
+def event_name_in(attributes: Mapping[str, Any]) -> str | None:
+    """Give the event name in an attribute: there it stood before log records had a field, and there the Collector's receivers write it."""
+    name = attributes.get(EVENT_NAME)
+    return name if isinstance(name, str) and name else None
 
 
 def make_status(code: int, message: str) -> Status:

@@ -35,10 +35,13 @@ Anonymous = Callable[[Mapping[str, Any], Scope | None], Mapping[str, Any] | None
 """Ids for an item that nobody is known for: gets its attributes and scope, gives `user_id` and/or `device_id`, or None."""
 
 USER_ATTRIBUTES: Final = ("user.id", "enduser.id")
+OPT_OUT: Final = "amplitude.opt_out"
+"""An attribute by which an item, or a span above it, says that nothing may be sent: for telemetry that no request scope comes with."""
 DEVICE_ATTRIBUTES: Final = ("app.installation.id", "device.id")
 _NO_COOKIE: Final = BrowserCookie(None, None, None, None, opt_out=False)
 _EMPTY: Final[Mapping[str, str]] = {}
 _EXPLICIT: Final = frozenset({"amplitude.user_id", "amplitude.device_id", "amplitude.session_id"})
+_FALSE: Final = frozenset(("false", "0", ""))
 _NO_IDS: Final[Mapping[str, HeaderId]] = {}
 
 
@@ -165,7 +168,7 @@ class IdentityResolver:
         captured_in = (
             attribute for name in (COOKIE, GPC, *(header.name for header in headers.values())) for attribute in attributes_of(name)
         )
-        self.attributes = frozenset((*_EXPLICIT, *USER_ATTRIBUTES, *DEVICE_ATTRIBUTES, "session.id", *captured_in))
+        self.attributes = frozenset((*_EXPLICIT, OPT_OUT, *USER_ATTRIBUTES, *DEVICE_ATTRIBUTES, "session.id", *captured_in))
         self._without_ids = self.attributes.isdisjoint
         self._explicit_only = self.attributes.difference(_EXPLICIT).isdisjoint
         self._format = user_id_format
@@ -292,7 +295,12 @@ class IdentityResolver:
     def _decide(self, layers: _Layers, scope: Scope | None, moment: float) -> tuple[Identity, float | None]:
         """Give the identity at `moment` (milliseconds since 1970), and the limit of that in time; see `_limit`."""
         cookie = self._cookie(layers, scope)
-        if cookie.opt_out or (scope is not None and scope.opted_out) or (self._gpc and self._asked_for_privacy(layers, scope)):
+        if (
+            any(map(has_opted_out, layers))
+            or cookie.opt_out
+            or (scope is not None and scope.opted_out)
+            or (self._gpc and self._asked_for_privacy(layers, scope))
+        ):
             return _OPTED_OUT, None
         known = scope if scope is not None else _NOTHING
         headers = self._header_values(layers, known) if self._headers else _EMPTY
@@ -496,6 +504,16 @@ def _only_told(scope: Scope) -> bool:
     """Whether `set_user` is all a scope has to go by, and nothing asks for privacy."""
     found = (scope.cookie, scope.headers, scope.header_ids, scope.baggage)
     return found.count(None) == len(found) and not (scope.opted_out or scope.gpc)
+
+
+def has_opted_out(attributes: Mapping[str, Any]) -> bool:
+    """Say whether attributes hold an opt-out. What can not be read as false is one: an answer that can not be read is no consent.
+
+    >>> has_opted_out({OPT_OUT: "true"}), has_opted_out({OPT_OUT: "False"}), has_opted_out({})
+    (True, False, False)
+    """
+    value = attributes.get(OPT_OUT)
+    return value is not None and value is not False and value != 0 and str(value).strip().lower() not in _FALSE
 
 
 def _limit(cookie: BrowserCookie, moment: float) -> float | None:

@@ -145,7 +145,9 @@ class Reader:
         """The attributes that identity reads, of an item or of the spans above it."""
         return self._resolver.attributes
 
-    def exported_span(self, span: ReadableSpan, parents: Iterable[Any] = (), inner: Sequence[str] = (), *, final: bool = True) -> Outcome:
+    def exported_span(
+        self, span: ReadableSpan, parents: Iterable[Any] = (), inner: Sequence[str] = (), *, final: bool = True, is_edge: bool = True
+    ) -> Outcome:
         """Read a span in `export`, where instrumentation is always suppressed and no context is left; or one from elsewhere.
 
         Args:
@@ -154,6 +156,8 @@ class Reader:
             inner: the routes of applications mounted inside its own, see `InnerRoutes`.
             final: whether the parents are all there are. If not, an item of which no user is known (under consent=gpc, any) is left as it
                 is: `Outcome.WAITS`.
+            is_edge: whether the span may be the request of a user. If not, it makes no automatic event (`inner_request`): the ids that
+                baggage carries to each service would make an event in each of them.
         """
         attributes: Mapping[str, Any] = attributes_copied(span)
         if span.kind is _SERVER:
@@ -161,6 +165,8 @@ class Reader:
         choice = self._selector.span(span, attributes)
         if choice is None and not self._reads_every_span:
             return Outcome.NOT_CHOSEN
+        if not is_edge and choice is not None and (choice.kind == "automatic" if isinstance(choice, Choice) else choice != "rule"):
+            choice = "inner_request"
         return self._read(span, attributes, choice, None, parents, final=final)
 
     def _read(

@@ -60,6 +60,15 @@ REASONS: dict[str, tuple[str, str]] = {
     "queue_full": ("the memory for waiting events is full", "See why sending is slow: the log says sending.paused and its reason."),
     "id_backlog": ("too many events of one user or device wait", "That id is throttled: send fewer events for it."),
     "closed": ("it came after shutdown", "Shut down later, or log earlier."),
+    # Of a gateway.
+    "inner_request": (
+        "a request that another service made, not a user",
+        "Nothing to do, if so. If users or browsers call this service, start the gateway with --requests-of and its name.",
+    ),
+    "unreadable": (
+        "a span or log record that is not as OTLP says, such as one with text that is not UTF-8",
+        "The answer to the sender, partial_success, says what is wrong with the first ones.",
+    ),
     "internal": ("a fault of the exporter", "The log has the traceback; please report it."),
     # Events that were accepted and given up later.
     "expired": (

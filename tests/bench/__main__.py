@@ -36,6 +36,7 @@ PLAN: dict[str, tuple[tuple[str, ...], int, int, int]] = {
     "spool": (("new", "full"), 1, 4, 1),
     "convert": (("1", "512", "8192"), 1, 4, 3),
     "worker": (("-",), 1, 4, 3),
+    "gateway": (("chosen", "mix", "not"), 1, 4, 3),
     "growth_events": (("-",), 1, 4, 1),
     "growth_threads": (("-",), 1, 3, 1),
     "growth_attributes": (("-",), 1, 3, 1),

@@ -154,6 +154,22 @@ ROWS: tuple[Row, ...] = (
     Row("convert: a span of a line of its own ÷ 512", lambda b: b("convert", "1", "span") / b("convert", "512", "span"), TIMES, 2),
     Row("worker: CPU of an event, without librdkafka and HTTP", lambda b: b("worker", "-", "event"), "µs"),
     Row("worker ÷ orjson.loads of the same bytes", lambda b: b("worker", "-", "event") / b("worker", "-", "parsed"), TIMES, 25),
+    *(
+        Row(
+            f"gateway: a span, {words}, {encoding}: ÷ bare decoding of the same bytes",
+            lambda b, name=name, word=word: b("gateway", name, word) / b("gateway", name, f"{word}_bare"),
+            TIMES,
+        )
+        for name, words in (("chosen", "chosen"), ("mix", "one in ten chosen"), ("not", "not chosen"))
+        for encoding, word in (("protobuf", "protobuf"), ("JSON", "json"))
+    ),
+    Row(
+        "gateway: spans a second, one in ten chosen, protobuf",
+        lambda b: 1e6 / b("gateway", "mix", "protobuf"),
+        "1/s",
+        20_000,
+        at_least=True,
+    ),
     Row("growth: last events ÷ first", lambda b: b("growth_events", "-", "last") / b("growth_events", "-", "first"), TIMES, 1.25),
     Row("growth: how many events", lambda b: b("growth_events", "-", "events"), "events"),
     Row("growth: how many distinct users", lambda b: b("growth_users", "-", "users"), "users"),

@@ -486,8 +486,8 @@ def _spool(name: str, url: str, size: int) -> Figures:
     return figures
 
 
-def _otlp_lines(count: int, each: int) -> bytes:
-    """Spans of traces of ten, of which one is the request of a known user, in lines of `each` spans."""
+def _otlp_lines(count: int, each: int, one_in: int = 10) -> bytes:
+    """Spans of traces of ten, of which one in `one_in` is the request of a known user, in lines of `each` spans."""
     from otel_amplitude.convert._tables import METHOD, ROUTE, STATUS
 
     def pairs(attributes: dict[str, Any]) -> list[Any]:
@@ -502,7 +502,7 @@ def _otlp_lines(count: int, each: int) -> bytes:
     query |= {"db.operation.name": "SELECT", "server.address": "db.example", "server.port": 5432, "thread.id": 7}
 
     def made(number: int) -> dict[str, Any]:
-        trace, is_request = number // 10 + 1, number % 10 == 9
+        trace, is_request = number // 10 + 1, number % one_in == one_in - 1
         attributes = {**request, "user.id": f"user-{trace % 1_000:05}"} if is_request else query
         span = {"traceId": f"{trace:032x}", "spanId": f"{number + 1:016x}", "name": "POST /orders/{id}", "kind": 2 if is_request else 3}
         start = 1_795_305_600_000_000_000 + number * 1_000_000
@@ -645,10 +645,70 @@ def _worker(_: str, url: str, size: int) -> Figures:
     return {"event": _process_cpu(run, lambda: None, count), "parsed": parsed}
 
 
+def _gateway(name: str, _url: str, size: int) -> Figures:
+    """CPU of the process for a span in requests of 512 to a gateway that answers when the disk has it, µs; and that of the bare decoding."""
+    from base64 import b64encode
+
+    from google.protobuf import json_format
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    from otel_amplitude import Amplitude, Config
+    from otel_amplitude.gateway.answers import JSON, PROTOBUF
+    from otel_amplitude.gateway.exporter import GatewayExporter
+    from otel_amplitude.gateway.intake import Intake
+
+    def to_protobuf(line: bytes) -> bytes:
+        document = orjson.loads(line)
+        for span in document["resourceSpans"][0]["scopeSpans"][0]["spans"]:
+            for key in {"traceId", "spanId", "parentSpanId"} & span.keys():
+                span[key] = b64encode(bytes.fromhex(span[key])).decode()
+        return bytes(json_format.ParseDict(document, ExportTraceServiceRequest()).SerializeToString())
+
+    count = 512 * 8 * size
+    lines = _otlp_lines(count, 512, {"chosen": 1, "mix": 10, "not": count + 1}[name]).splitlines()
+    bodies = {JSON: lines, PROTOBUF: [to_protobuf(line) for line in lines]}
+    bare = {JSON: orjson.loads, PROTOBUF: ExportTraceServiceRequest.FromString}
+    figures: Figures = {}
+    for word, content_type in (("protobuf", PROTOBUF), ("json", JSON)):
+        with tempfile.TemporaryDirectory(prefix="bench-gateway-") as folder:
+            config = Config("0" * 32, transport=_Nowhere(), spool_dir=folder, auto_events_per_minute=0, compression="none")
+            exporter = GatewayExporter(config)
+            client = Amplitude(config, exporter=exporter)
+            intake = Intake(client, exporter)
+
+            def run(intake: Intake = intake, client: Any = client, content_type: str = content_type) -> None:
+                for body in bodies[content_type]:
+                    assert intake.take("traces", content_type, body, lambda _: None).status == 200
+                client.flush(30)
+
+            def parse(content_type: str = content_type) -> None:
+                for body in bodies[content_type]:
+                    bare[content_type](body)
+
+            figures[word] = _process_cpu(run, lambda: None, count)
+            figures[f"{word}_bare"] = _process_cpu(parse, lambda: None, count)
+            client.shutdown(5)
+    return figures
+
+
 MEASURES: dict[str, Callable[[str, str, int], Figures]] = {
     function.__name__.strip("_"): function
     for function in (
-        *(_cpu_of_thread, _end_to_end, _requests, _throughput, _dead_server, _idle, _import, _rules, _sampler, _spool, _convert, _worker),
+        *(
+            _cpu_of_thread,
+            _end_to_end,
+            _requests,
+            _throughput,
+            _dead_server,
+            _idle,
+            _import,
+            _rules,
+            _sampler,
+            _spool,
+            _convert,
+            _gateway,
+            _worker,
+        ),
         *(_growth_events, _growth_threads, _growth_attributes, _growth_users, _growth_held),
     )
 }

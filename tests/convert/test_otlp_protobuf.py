@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_amplitude.convert.otlp_json import read_line
-from otel_amplitude.convert.otlp_protobuf import find, signal_of
+from otel_amplitude.convert.otlp_protobuf import TooManyError, find, signal_of, walk
 from otel_amplitude.convert.recorded import Batch, KnownResources
 
 
@@ -177,3 +177,33 @@ def test_a_span_without_end() -> None:
     batch = read(request("one", "x" * 2**20, "three"))
     assert [item.attributes["who"] for item in batch.spans] == ["one", "three"]
     assert batch.problems == ["span 2: is larger than 1,048,576 bytes"]
+
+
+def test_what_stands_before_a_cut_is_read() -> None:
+    """A request of two resources that is cut in the second one gives the spans of the first."""
+    first = to_protobuf(line([encode_span(span())]))
+    whole = first + first
+    problems: list[str] = []
+    found = list(find(whole[:-5], problems, KnownResources()))
+    assert len(found) == 1
+    assert "cut off" in problems[0]
+
+
+def test_fields_and_items_are_bounded() -> None:
+    """Bytes of nothing but tiny fields end early, wherever they stand; so do more items than were asked for."""
+    tiny = b"\x20\x00" * 100_000
+    for body in (tiny, b"\x0a" + _varint(len(tiny)) + tiny):
+        with pytest.raises(TooManyError, match="one field for 8 bytes"):
+            list(walk(body, [], KnownResources(), "spans"))
+    two = to_protobuf(line([encode_span(span(span_id=1)), encode_span(span(span_id=2))]))
+    assert len(list(walk(two, [], KnownResources(), "spans", 2))) == 2
+    with pytest.raises(TooManyError, match="more than 1 items"):
+        list(walk(two, [], KnownResources(), "spans", 1))
+
+
+def _varint(number: int) -> bytes:
+    octets = bytearray()
+    while number >= 0x80:
+        octets.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*octets, number])

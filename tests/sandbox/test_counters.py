@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from otel_amplitude.delivery.books import DROPPED_REASONS, REFUSED_REASONS
+from otel_amplitude.gateway.intake import REASONS as GATEWAY_REASONS
 from otel_amplitude.sandbox._counters import REASONS, Processes
 
 
@@ -72,5 +73,5 @@ def test_what_does_not_look_like_counters(wrong: dict[str, Any]) -> None:
 
 def test_every_reason_has_words_and_a_cure() -> None:
     """The page explains each reason for which the exporter itself refuses or drops an event."""
-    assert set(REASONS) == {*REFUSED_REASONS, *DROPPED_REASONS}
+    assert set(REASONS) == {*REFUSED_REASONS, *DROPPED_REASONS, *GATEWAY_REASONS}
     assert all(words and cure for words, cure in REASONS.values())
