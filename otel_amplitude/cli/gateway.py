@@ -161,7 +161,8 @@ def _reload_on_sighup(client: Amplitude, *parts: Tokens | Tls | None) -> None:
             except ConfigurationError as error:  # what was read before stays
                 client.log.error("gateway.reload_failed", problem=str(error))
 
-    signal.signal(signal.SIGHUP, reload)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, reload)
 
 
 def _welcome(server: Server, config: Config, arguments: argparse.Namespace) -> str:
