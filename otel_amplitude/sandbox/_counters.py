@@ -79,6 +79,10 @@ REASONS: dict[str, tuple[str, str]] = {
     "spool_full": ("in memory at exit, and the spool has no room", "Raise OTEL_EXPORTER_AMPLITUDE_MAX_SPOOL_BYTES, or free the disk."),
     "spool_io": ("in memory at exit, and the disk failed", "otel-amplitude doctor examines the spool directory."),
     "spool_corrupt": ("a damaged record in the spool", "otel-amplitude spool verify says where; check the disk."),
+    "quarantined": (
+        "several processes ended while this event was being sent alone",
+        "otel-amplitude spool ls shows it; otel-amplitude convert --spool DIR --send sends it.",
+    ),
     "shutdown": ("not acknowledged within shutdown_timeout", "Raise OTEL_EXPORTER_AMPLITUDE_SHUTDOWN_TIMEOUT, or set a spool directory."),
 }
 
