@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from otel_amplitude.delivery.books import SPOOL_FULL, SPOOL_IO
 from otel_amplitude.delivery.disk import directory
@@ -31,6 +31,9 @@ FIRST_RETRY_SECONDS: Final = 1.0
 MOST_RETRY_SECONDS: Final = 30.0
 # Parcels of adopted segments are kept at once as long as this part of the memory is free.
 _KEPT_SHARE: Final = 4
+# An event whose sending ends the process does so at once. After this time in flight its mark is taken back, so that a process that is
+# killed while a server does not answer blames no event.
+_MARK_SECONDS: Final = 1.0
 
 ReadIds = Callable[[bytes], tuple[str, ...]]
 
@@ -78,6 +81,15 @@ class Reports(Protocol):
         """Everything that can be on disk is there, and the directory is left to a sibling."""
 
 
+class _Adopted(NamedTuple):
+    """A segment of an ended process: some of its parcels, the positions of what is no event, and the hashes of its ids."""
+
+    segment: Segment
+    parcels: dict[int, Parcel]
+    damaged: list[int]
+    hashes: frozenset[int]
+
+
 class DiskThread:
     """Jobs in order, and between them what is due by the clock. Everything but `put` runs on the thread itself."""
 
@@ -101,6 +113,7 @@ class DiskThread:
         self._jobs = Mailbox()
         self.put = self._jobs.post
         self._unremoved: list[SegmentFile] = []
+        self._marked: dict[SegmentFile, float] = {}
         self._look_at = float("-inf")
         self._has_looked = False
         self._sync_at = float("-inf")
@@ -130,7 +143,7 @@ class DiskThread:
 
     def due(self) -> float:
         """When there is something to do without a job."""
-        moments = [self._look_at, self._retry_at]
+        moments = [self._look_at, self._retry_at, *(at + _MARK_SECONDS for at in self._marked.values())]
         if self._unremoved or any(self._is_unsynced(segment) for segment in self._queue.segments):
             moments.append(self._sync_at)
         return min(moments)
@@ -147,6 +160,8 @@ class DiskThread:
             self._queue.renew_grant()
         except OSError as error:
             self._queue.disk_failed(error)
+        for file in [file for file, at in self._marked.items() if now >= at + _MARK_SECONDS]:
+            self._mark(file, None, None)
         if now >= self._sync_at:
             self._sync(now)
         if now >= self._look_at:
@@ -201,11 +216,14 @@ class DiskThread:
     # Ended processes.
 
     def look(self) -> None:
-        """Take over what ended processes left."""
+        """Take over what ended processes left.
+
+        Nothing of it is sent before all was read: until then no new event may be sent, and sending would take the time of this thread.
+        """
         self._look_at = self._clock() + LOOK_SECONDS
         taken, complete = self._spool.look()
         names = [(holding, name) for holding in taken for name in list(holding.names)]
-        later: list[tuple[Segment, Found]] = []
+        adopted: list[_Adopted] = []
         for number, (holding, name) in enumerate(names):
             try:
                 found = self._spool.open(holding, name)
@@ -214,54 +232,47 @@ class DiskThread:
             if found is None:
                 self._spool.give_up(holding, name)
                 continue
-            segment = self._segment(found)
-            if not self._has_looked:
-                segment.seq = FIRST_OWN - len(names) + number
-                self._insert([(segment, found)])
-            else:
-                later.append((segment, found))
-        self._insert(later)
+            if found.damaged or found.quarantined:
+                self._reports.found_damaged(found.damaged, found.quarantined)
+            if not found.bodies:
+                self._remove_file(found.file)
+                continue
+            seq = FIRST_OWN if self._has_looked else FIRST_OWN - len(names) + number
+            kept = sum(len(parcel.body) for each in adopted for parcel in each.parcels.values())
+            adopted.append(self._adopt(found, seq, kept))
+        if adopted:
+            self._queue.insert([each.segment for each in adopted])
+        for each in adopted:
+            self._reports.adopted(*each)
         if self._queue.disk_refusal is None:
             with suppress(OSError):
                 self._queue.renew_grant()
         self._has_looked = True
         self._reports.looked(complete)
 
-    def _segment(self, found: Found) -> Segment:
+    def _adopt(self, found: Found, seq: int, kept: int) -> _Adopted:
+        """Make a segment of what was found; its parcels stay in memory while there is room beside `kept` bytes of others."""
         wall, now = self._wall(), self._clock()
-        segment = Segment(FIRST_OWN, found.file)
+        segment = Segment(seq, found.file)
         segment.is_adopted = segment.sealed = True
         segment.was_cached = False
         segment.suspects = found.suspects
         segment.times = [now - max(0.0, wall - accepted_ms / 1000) for accepted_ms in found.accepted_ms]
         segment.count = len(segment.times)
         segment.size = sum(map(len, found.bodies))
-        return segment
-
-    def _insert(self, entries: Sequence[tuple[Segment, Found]]) -> None:
-        for segment, found in entries:
-            if found.damaged or found.quarantined:
-                self._reports.found_damaged(found.damaged, found.quarantined)
-            if not segment.count:
-                self._remove_file(found.file)
-        entries = [entry for entry in entries if entry[0].count]
-        if not entries:
-            return
-        self._queue.insert([segment for segment, _ in entries])
-        for segment, found in entries:
-            is_kept = self._queue.used_bytes + segment.size < self._kept_bytes
-            parcels: dict[int, Parcel] = {}
-            damaged: list[int] = []
-            hashes: set[int] = set()
-            for position, (body, accepted_ms) in enumerate(zip(found.bodies, found.accepted_ms, strict=True)):
-                parcel = self._parcel(body, accepted_ms)
-                if parcel is None:
-                    damaged.append(position)
-                    continue
-                hashes.update(map(hash, parcel.ids))
-                if is_kept:
-                    parcels[position] = parcel
-            self._reports.adopted(segment, parcels, damaged, frozenset(hashes))
+        is_kept = self._queue.used_bytes + kept + segment.size < self._kept_bytes
+        parcels: dict[int, Parcel] = {}
+        damaged: list[int] = []
+        hashes: set[int] = set()
+        for position, (body, accepted_ms) in enumerate(zip(found.bodies, found.accepted_ms, strict=True)):
+            parcel = self._parcel(body, accepted_ms)
+            if parcel is None:
+                damaged.append(position)
+                continue
+            hashes.update(map(hash, parcel.ids))
+            if is_kept:
+                parcels[position] = parcel
+        return _Adopted(segment, parcels, damaged, frozenset(hashes))
 
     def _parcel(self, body: bytes, accepted_ms: int) -> Parcel | None:
         """Give a parcel of what was read from a file; None: it is not one event, whatever its checksum says."""
@@ -323,9 +334,16 @@ class DiskThread:
         """Note what is in flight of adopted segments, before `batch` is sent or after it was answered (None)."""
         for segment, first, last in parts:
             if segment.file is not None:
-                segment.file.suspect(first, last, is_group=first in segment.suspects)
+                self._mark(segment.file, first, last, is_group=first in segment.suspects)
         if batch is not None:
             self._reports.marked(batch)
+
+    def _mark(self, file: SegmentFile, first: int | None, last: int | None, *, is_group: bool = False) -> None:
+        file.suspect(first, last, is_group=is_group)
+        if first is None:
+            self._marked.pop(file, None)
+        else:
+            self._marked[file] = self._clock()
 
     def write(self, segment: Segment, items: Sequence[tuple[int, bytes, int]]) -> None:
         """Write what is left of a segment in memory to a file of its own, in one step for whoever reads the directory.
