@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from delivery.left_behind import leave
 from parcels import Memory, acknowledged, names
-from spool_tools import FINGERPRINT, NOW_MS
+from spool_tools import FINGERPRINT, NOW_MS, Clock, make, segments
 
 from otel_amplitude.cli import main
 from otel_amplitude.delivery.batch_exporter import BatchExporter
+from otel_amplitude.delivery.disk import format as layout
 from otel_amplitude.delivery.disk.inspect import inspect, iter_records
 from otel_amplitude.delivery.disk.spool import Spool
 from otel_amplitude.delivery.dispatcher import Batch, DeliveryOptions
@@ -97,6 +98,26 @@ def test_one_that_was_alone_is_sent_alone_again(tmp_path: Path) -> None:
     assert post.flush(PATIENCE)
     assert post.sent == [texts(0, 1), texts(2), texts(3, 4)]
     assert post.shutdown(PATIENCE)
+
+
+def test_a_mark_is_taken_back_after_a_second_in_flight(tmp_path: Path) -> None:
+    """A process that is killed while a server does not answer blames no event: one whose sending ends the process does so at once."""
+    left_behind(tmp_path / "spool", 5, 0, 4, 0)
+    clock = Clock()
+    store = make(tmp_path / "spool", clock)
+    store.maintain()
+    (segment,), (path,) = store.queue.segments, segments(tmp_path / "spool")
+
+    def marked() -> int:
+        header = layout.read_header(path.read_bytes()[: layout.HEADER_BYTES])
+        assert header is not None
+        return header.suspects.first
+
+    store.disk.mark([(segment, 1, 1)], None)
+    assert marked()
+    clock.now += 1.0
+    store.maintain()
+    assert not marked()
 
 
 def test_after_three_ends_it_is_set_aside(tmp_path: Path) -> None:
