@@ -13,7 +13,7 @@ import os, signal, sys
 for name in ("fcntl", "grp", "pwd", "resource", "termios", "tty", "syslog"):
     sys.modules[name] = None
 for home, names in (
-    (os, "register_at_fork fork getuid geteuid getgid O_NOFOLLOW O_DIRECTORY O_CLOEXEC fchmod statvfs killpg setsid sysconf pread pwrite writev"),
+    (os, "register_at_fork fork getuid geteuid getgid O_NOFOLLOW O_DIRECTORY O_CLOEXEC fchmod statvfs killpg setsid pread pwrite writev"),
     (signal, "SIGHUP SIGUSR1 SIGUSR2 SIGKILL SIGQUIT SIGALRM SIGCHLD pthread_sigmask pthread_kill"),
 ):
     for name in names.split():
