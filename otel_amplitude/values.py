@@ -383,6 +383,8 @@ class _Cleaner:
 
     def _name(self, key: object) -> str:
         """Give a key that is no text as text; `""` for an object that has none."""
+        if isinstance(key, bytes):  # such as Redis gives; base64 would hide the name from who looks for it
+            return bytes.decode(key, errors="replace")
         name = self._json_text(key, MAX_DEPTH - 1) if type(key) is tuple else self.value(key, MAX_DEPTH)
         return str(name) if name is not None or key is None else ""
 

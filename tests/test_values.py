@@ -108,7 +108,7 @@ def test_the_ordinary_passes_as_it_is(properties: dict) -> None:
         (range(3), [0, 1, 2]),
         ([1, [2, [3, "x"]]], [1, '[2,[3,"x"]]']),
         ([{"a": [1, (2,)]}], [{"a": [1, "[2]"]}]),
-        ({"a": None, "": 1, 3: 4, b"k": 5, None: 6}, {"3": 4, "aw==": 5, "None": 6}),
+        ({"a": None, "": 1, 3: 4, b"k": 5, None: 6}, {"3": 4, "k": 5, "None": 6}),
         ("lone \ud800", "lone \ufffd"),
         ("\ud83d\ude00", "😀"),
         ("é" * 1_030, "é" * 1_024),

@@ -22,7 +22,7 @@ class Redact:
     r"""Hide values by the key they stand under, and parts of texts by pattern.
 
     A value under one of `keys` is removed, or becomes its keyed hash: an event's own keys (`ip`, `user_id`) as well as properties at
-    any depth, inside `$set` and lists too. What a pattern finds in a text of the property maps becomes `[redacted]`, or its keyed hash.
+    any depth, inside `$set` and lists too. What a pattern finds in a text or a name of the property maps becomes `[redacted]`, or its keyed hash.
     A `user_id` removed leaves only the `device_id`; an event without both is refused as `no_identity`.
 
     Args:
@@ -75,8 +75,11 @@ class Redact:
         for name, value in list(held.items()):
             if name.lower() in self._keys:
                 self._hide(held, name, value)
-            else:
-                held[name] = self._value(value)
+                continue
+            shown = self._text(name) if self._patterns else name
+            if shown != name:
+                del held[name]
+            held[shown] = self._value(value)
         return held
 
     def _value(self, value: Any) -> Any:

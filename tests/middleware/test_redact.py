@@ -59,6 +59,18 @@ def test_nothing_is_made_of_nothing(through) -> None:
     assert through(Redact(keys=["user_id"], hash_with="salt"), {"user_id": None, "device_id": "d-12345"}) == {"device_id": "d-12345"}
 
 
+def test_patterns_are_replaced_inside_names(through) -> None:
+    """A map by person has the address of each as a name."""
+    event = {"event_properties": {"orders": {"ann@example.org": 2, "total": 3}}}
+    assert through(Redact(patterns=[EMAIL]), event) == {"event_properties": {"orders": {"total": 3, "[redacted]": 2}}}
+
+
+def test_a_name_of_bytes_is_seen(through) -> None:
+    """redis-py gives names as bytes, unless it is asked for text."""
+    event = {"event_properties": {"customer": {b"email": "ann@example.org", b"plan": "pro"}}}
+    assert through(Redact(keys=["email"]), event) == {"event_properties": {"customer": {"plan": "pro"}}}
+
+
 def test_patterns_are_replaced_inside_texts(through) -> None:
     """In lists and in what only becomes text when it is sent."""
     event = {"event_properties": {"note": "write to a@b.", "list": ["a@b", 1], "path": PurePosixPath("a@b")}, "user_agent": "a@b"}
