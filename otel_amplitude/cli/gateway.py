@@ -12,13 +12,14 @@ import threading
 from typing import Any, Final
 
 from otel_amplitude.cli._options import add_key, add_options, options_with_key
+from otel_amplitude.cli._otlp import add_identity, rules_of
 from otel_amplitude.cli.sandbox import stop_signal
 from otel_amplitude.client import Amplitude
 from otel_amplitude.config import API_KEY_FALLBACK, ENVIRONMENT_PREFIX, Config, environment_values
 from otel_amplitude.errors import ConfigurationError
 from otel_amplitude.gateway.access import Tls, Tokens
 from otel_amplitude.gateway.exporter import GatewayExporter
-from otel_amplitude.gateway.intake import Intake, Rules
+from otel_amplitude.gateway.intake import Intake
 from otel_amplitude.gateway.limits import Limits
 from otel_amplitude.gateway.server import Server
 
@@ -50,20 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-key", metavar="FILE", help="its key (default: in the file of --tls-cert)")
     parser.add_argument("--tls-client-ca", metavar="FILE", help="senders must show a certificate of this authority")
     parser.add_argument("--allow-insecure", action="store_true", help="listen beyond loopback without tokens and TLS, as behind a mesh")
-    parser.add_argument(
-        "--requests-of",
-        metavar="GLOB,…",
-        default="",
-        help="services whose requests may be automatic events although another service or a browser called them (default: none)",
-    )
-    parser.add_argument("--services", metavar="GLOB,…", default="", help="the only services that are read (default: all)")
-    parser.add_argument("--not-services", metavar="GLOB,…", default="", help="services that are not read: those that export in process")
-    parser.add_argument(
-        "--users",
-        choices=("trace", "span"),
-        default="trace",
-        help="ids found on any span of a trace count for later spans of the same process (default), or only those of a span and its parents",
-    )
+    add_identity(parser)
     parser.add_argument("--max-body", type=int, metavar="MIB", default=20, help="MiB of one request, after decompression (default: 20)")
     parser.add_argument("--max-in-flight", type=int, metavar="MIB", default=64, help="MiB of all requests at once (default: 64)")
     add_options(parser)
@@ -78,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     exporter = GatewayExporter(config)
     client = Amplitude(config, exporter=exporter)
     client.log.zero_code = True  # options come from outside, so lines name variables, and the counters are written at the end
-    intake = Intake(client, exporter, _rules(arguments))
+    intake = Intake(client, exporter, rules_of(arguments, arguments.answer))
     try:
         limits = Limits(max_body=arguments.max_body * _MIB, max_in_flight=arguments.max_in_flight * _MIB)
         server = Server(intake, arguments.host, arguments.port, tokens=tokens, tls=tls, limits=limits).start()
@@ -137,19 +125,6 @@ def _is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
-
-
-def _rules(arguments: argparse.Namespace) -> Rules:
-    def globs(text: str) -> tuple[str, ...]:
-        return tuple(word.strip() for word in text.split(",") if word.strip())
-
-    return Rules(
-        answer=arguments.answer,
-        requests_of=globs(arguments.requests_of),
-        services=globs(arguments.services),
-        not_services=globs(arguments.not_services),
-        remembers=arguments.users == "trace",
-    )
 
 
 def _reload_on_sighup(client: Amplitude, *parts: Tokens | Tls | None) -> None:
