@@ -11,6 +11,7 @@ import sys
 import threading
 from typing import Any, Final
 
+from otel_amplitude.cli._kafka import add_kafka, kafka_settings
 from otel_amplitude.cli._options import add_key, add_options, options_with_key
 from otel_amplitude.cli._otlp import add_identity, rules_of
 from otel_amplitude.cli.sandbox import stop_signal
@@ -18,19 +19,23 @@ from otel_amplitude.client import Amplitude
 from otel_amplitude.config import API_KEY_FALLBACK, ENVIRONMENT_PREFIX, Config, environment_values
 from otel_amplitude.errors import ConfigurationError
 from otel_amplitude.gateway.access import Tls, Tokens
-from otel_amplitude.gateway.exporter import GatewayExporter
+from otel_amplitude.gateway.exporter import GatewayExporter, GatewayToKafka
 from otel_amplitude.gateway.intake import Intake
 from otel_amplitude.gateway.limits import Limits
 from otel_amplitude.gateway.server import Server
+from otel_amplitude.kafka.settings import BROKERS
+from otel_amplitude.kafka.topics import EVENTS
 
-HELP: Final = "Take OTLP from SDKs of any language and Collectors, and send events to Amplitude."
+HELP: Final = "Take OTLP from SDKs of any language and Collectors, and send events to Amplitude, or to a Kafka topic."
 EXAMPLES: Final = (
     f"{ENVIRONMENT_PREFIX}API_KEY=… otel-amplitude gateway --spool-dir /var/spool/amplitude",
     "otel-amplitude gateway --spool-dir /var/spool/amplitude --api-key-file /run/secrets/amplitude --requests-of 'shop,checkout'",
+    "otel-amplitude gateway --spool-dir /var/spool/amplitude --to-kafka broker1:9092,broker2:9092",
     "otel-amplitude gateway --spool-dir /var/spool/amplitude --host 0.0.0.0 --token-file tokens --tls-cert tls.crt --tls-key tls.key",
 )
 _WORKS: Final = f"{ENVIRONMENT_PREFIX}API_KEY=YOUR_KEY otel-amplitude gateway --spool-dir /var/spool/amplitude"
 _MIB: Final = 2**20
+_KEY_OF_NOTHING: Final = "not-sent-anywhere"
 _SIGNAL_SECONDS: Final = 0.2
 
 
@@ -52,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-client-ca", metavar="FILE", help="senders must show a certificate of this authority")
     parser.add_argument("--allow-insecure", action="store_true", help="listen beyond loopback without tokens and TLS, as behind a mesh")
     add_identity(parser)
+    parser.add_argument("--to-kafka", metavar="HOST:PORT,…", help="write events to a Kafka topic instead, for `otel-amplitude worker`")
+    parser.add_argument("--topic", default=EVENTS, help=f"with --to-kafka: that topic (default: {EVENTS}); it must exist")
+    add_kafka(parser)
     parser.add_argument("--max-body", type=int, metavar="MIB", default=20, help="MiB of one request, after decompression (default: 20)")
     parser.add_argument("--max-in-flight", type=int, metavar="MIB", default=64, help="MiB of all requests at once (default: 64)")
     add_options(parser)
@@ -63,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = _config(arguments)
     tokens, tls = _access(arguments)
     os.environ.setdefault("OTEL_SERVICE_NAME", "otel-amplitude gateway")  # by which the page of a sandbox names this process
-    exporter = GatewayExporter(config)
+    exporter = _exporter(arguments, config)
     client = Amplitude(config, exporter=exporter)
     client.log.zero_code = True  # options come from outside, so lines name variables, and the counters are written at the end
     intake = Intake(client, exporter, rules_of(arguments, arguments.answer))
@@ -85,6 +93,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _exporter(arguments: argparse.Namespace, config: Config) -> GatewayExporter | GatewayToKafka:
+    if not arguments.to_kafka:
+        return GatewayExporter(config)
+    settings = kafka_settings(arguments, arguments.to_kafka)
+    exporter = GatewayToKafka.made_for(config, settings, arguments.topic)
+    if not exporter.check_topic():
+        where = "in the spool" if config.spool_dir else "in memory"
+        print(f"gateway: no broker answers at {settings[BROKERS]} yet; events wait {where} until one does", file=sys.stderr, flush=True)
+    return exporter
+
+
 def wait_for(done: threading.Event) -> None:
     """Wait in steps: a signal may be delivered to another thread, and its handler runs when this one wakes up."""
     while not done.wait(_SIGNAL_SECONDS):
@@ -96,11 +115,13 @@ def _config(arguments: argparse.Namespace) -> Config:
     if arguments.spool_dir:
         given["spool_dir"] = arguments.spool_dir
     known = {**environment_values(os.environ), **given}
-    if not known.get("api_key") and not os.environ.get(API_KEY_FALLBACK):
+    if arguments.to_kafka:
+        given["api_key"] = _KEY_OF_NOTHING  # of no use before the worker
+    elif not known.get("api_key") and not os.environ.get(API_KEY_FALLBACK):
         raise ConfigurationError(f"there is no API key (Amplitude: Settings, Projects). This line works:\n  {_WORKS}")
     if arguments.answer == "disk" and not known.get("spool_dir"):
         raise ConfigurationError(
-            "there is no --spool-dir, in which events wait until Amplitude has them. This line works (or give --answer memory, which loses "
+            "there is no --spool-dir, in which events wait until Amplitude, or Kafka, has them. This line works (or give --answer memory, which loses "
             f"what it holds when the process is killed):\n  {_WORKS}"
         )
     if arguments.answer != "disk" and known.get("spool_dir"):
@@ -142,7 +163,8 @@ def _reload_on_sighup(client: Amplitude, *parts: Tokens | Tls | None) -> None:
 
 def _welcome(server: Server, config: Config, arguments: argparse.Namespace) -> str:
     kept = f"events wait in {config.spool_dir}" if config.spool_dir else f"nothing is kept on disk (--answer {arguments.answer})"
-    return f"""gateway: {server.url} → {config.endpoint}; {kept}
+    to = f"topic {arguments.topic} of {arguments.to_kafka}" if arguments.to_kafka else config.endpoint
+    return f"""gateway: {server.url} → {to}; {kept}
 
 point any OpenTelemetry SDK at it:
   export OTEL_EXPORTER_OTLP_ENDPOINT={server.url} OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf OTEL_TRACES_SAMPLER=always_on

@@ -15,6 +15,7 @@ from otel_amplitude.delivery.batch_exporter import BatchExporter, Ticket
 from otel_amplitude.delivery.observer import Observer
 from otel_amplitude.delivery.parcel import Parcel
 from otel_amplitude.exporter import AmplitudeExporter
+from otel_amplitude.kafka.exporter import KafkaExporter
 
 
 class Reading:
@@ -140,3 +141,7 @@ class PerRequest(BatchExporter):
 
 class GatewayExporter(PerRequest, AmplitudeExporter):
     """Delivers the events of a gateway to Amplitude."""
+
+
+class GatewayToKafka(PerRequest, KafkaExporter):
+    """Writes the events of a gateway to a topic."""

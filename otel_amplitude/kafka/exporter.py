@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_amplitude import limits
 from otel_amplitude.clock import monotonic
@@ -24,7 +24,7 @@ from otel_amplitude.delivery.receipt import ACKNOWLEDGED, Outcome, Receipt, Spli
 from otel_amplitude.errors import TransportError
 from otel_amplitude.exporter import read_ids
 from otel_amplitude.kafka.settings import BROKERS, library, make_client, producer_settings, reason_of, secrets_of
-from otel_amplitude.kafka.topics import words_for_absent
+from otel_amplitude.kafka.topics import check_topics, words_for_absent
 from otel_amplitude.log import Log
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from otel_amplitude.delivery.parcel import Parcel
 
 PROBE_SECONDS: Final = 10.0
+CHECK_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.05
 _UPLOAD_SECONDS: Final = 0.1
 PARTITIONS: Final = 12
@@ -56,6 +57,9 @@ _LARGE: Final = ("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE")
 
 Record = tuple["bytes | str | None", "bytes | None", "Sequence[tuple[str, bytes]] | None"]
 """Key, value and headers of a record."""
+
+
+K = TypeVar("K", bound="KafkaExporter")
 
 
 class KafkaExporter(BatchExporter):
@@ -99,9 +103,9 @@ class KafkaExporter(BatchExporter):
         super().__init__(options, observers=observers, spool=spool, read_ids=read_ids, clock=clock)
 
     @classmethod
-    def made_for(
-        cls, config: Config, settings: Mapping[str, str], topic: str, *, log: Log | None = None, observers: Sequence[Observer] = ()
-    ) -> KafkaExporter:
+    def made_for(  # noqa: PYI019 -- Self needs Python 3.11
+        cls: type[K], config: Config, settings: Mapping[str, str], topic: str, *, log: Log | None = None, observers: Sequence[Observer] = ()
+    ) -> K:
         """Make one with the numbers and the spool of a client's options, for `Amplitude(config, exporter=…)`; arguments as there.
 
         Raises:
@@ -127,6 +131,15 @@ class KafkaExporter(BatchExporter):
             observers=observers,
             spool=_spool(config, topic),
         )
+
+    def check_topic(self) -> bool:
+        """Ask the brokers whether the topic exists; False when they do not answer, which is no error: events wait for them.
+
+        Raises:
+            KafkaError: it is absent; the message has the line that creates it.
+            ConfigurationError: librdkafka does not know a setting.
+        """
+        return check_topics(self._producer(), {self._topic: PARTITIONS}, self._settings, CHECK_SECONDS, may_be_away=True)
 
     def record_of(self, parcel: Parcel) -> Record:
         """Give key, value and headers of the record of a parcel."""

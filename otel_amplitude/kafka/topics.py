@@ -16,14 +16,17 @@ _REPLICAS: Final = 3
 _RETENTION_MS: Final = 4 * 86_400_000
 
 
-def check_topics(client: Any, topics: Mapping[str, int], settings: Mapping[str, str], seconds: float = _SECONDS) -> None:
-    """Ask the brokers for all topics, which creates none.
+def check_topics(
+    client: Any, topics: Mapping[str, int], settings: Mapping[str, str], seconds: float = _SECONDS, *, may_be_away: bool = False
+) -> bool:
+    """Ask the brokers for all topics, which creates none; whether they answered.
 
     Args:
         client: a producer, consumer or admin client.
         topics: name → partitions to propose where it is absent.
         settings: of the client, for the words of an error.
         seconds: how long to wait for an answer.
+        may_be_away: no answer is no error.
 
     Raises:
         KafkaError: no broker answers, or a topic is absent; the message has the lines that create what is absent.
@@ -32,6 +35,8 @@ def check_topics(client: Any, topics: Mapping[str, int], settings: Mapping[str, 
     try:
         found = client.list_topics(timeout=seconds)
     except library().KafkaException as error:
+        if may_be_away:
+            return False
         raise KafkaError(
             f"no broker answers at {brokers} within {seconds:g} s ({reason_of(error)}); "
             "check --brokers, the network, and security.protocol and sasl.* in --kafka-config"
@@ -39,6 +44,7 @@ def check_topics(client: Any, topics: Mapping[str, int], settings: Mapping[str, 
     absent = {name: partitions for name, partitions in topics.items() if name not in found.topics}
     if absent:
         raise KafkaError(words_for_absent(absent, brokers, len(found.brokers)))
+    return True
 
 
 def words_for_absent(topics: Mapping[str, int], brokers: str, nodes: int = _REPLICAS) -> str:

@@ -15,6 +15,7 @@ import pytest
 from cli.conftest import Ended
 from gateway.program import Running
 from gateway.sending import KEY, REQUEST, encoded, span, traces, until
+from kafka_parts import Quiet, need_confluent
 
 from otel_amplitude.gateway.answers import JSON, PROTOBUF
 from otel_amplitude.sandbox import Sandbox
@@ -167,3 +168,15 @@ def posted(port: int, body: bytes) -> bool:
         return False
     finally:
         connection.close()
+
+
+def test_an_absent_topic_ends_it_with_the_line_that_creates_it(run: Run, tmp_path: Path) -> None:
+    """No API key is asked for: Amplitude is behind the worker."""
+    kafka = need_confluent()
+    cluster = kafka.Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "x"}, logger=Quiet())
+    (broker,) = cluster.list_topics(timeout=5).brokers.values()
+    address = f"{broker.host}:{broker.port}"
+    ended = run("gateway", "--spool-dir", str(tmp_path / "spool"), "--port", "0", "--to-kafka", address)
+    assert ended.code == 3
+    assert f"kafka-topics.sh --bootstrap-server {address} --create --topic amplitude_events" in ended.err
+    assert cluster.list_topics(timeout=5).topics == {}
