@@ -50,12 +50,12 @@ def test_a_killed_worker_a_stopped_broker_and_a_worker_that_joins_lose_nothing(b
     """While Amplitude fails in one request of ten and cuts another one."""
     broker.produce("amplitude_events", events(6_000, users=200))
     with Judge(flaky=0.1) as judge, workers(broker.address, judge.url, 2, "--until-idle", "4", "--rate", "1500") as started:
-        wait_until(lambda: len(judge.seen) > 1_000, 20)
+        wait_until(lambda: len(judge.seen) > 1_000, 45)
         started[0].kill()
         broker.produce("amplitude_events", events(6_000, users=200, first=6_000))
         joined = WorkerProcess(broker.address, judge.url, "--until-idle", "4")
         try:
-            wait_until(lambda: len(judge.seen) > 4_000, 20)
+            wait_until(lambda: len(judge.seen) > 4_000, 45)
             broker.stop()
             time.sleep(3)  # the outage is what is tested
             broker.go_on()
@@ -72,10 +72,10 @@ def test_a_worker_that_sleeps_is_replaced_and_wakes_without_harm(broker: Broker)
     """SIGSTOP for longer than its session: its partitions are another one's, and what it commits then counts for nothing."""
     broker.produce("amplitude_events", events(3_000, users=100))
     with Judge() as judge, workers(broker.address, judge.url, 2, "--rate", "1500") as started:
-        wait_until(lambda: len(judge.seen) > 800, 20)
+        wait_until(lambda: len(judge.seen) > 800, 45)
         started[0].process.send_signal(signal.SIGSTOP)
         broker.produce("amplitude_events", events(3_000, users=100, first=3_000))
-        wait_until(lambda: len(judge.seen) == 6_000, 30)
+        wait_until(lambda: len(judge.seen) == 6_000, 45)
         started[0].process.send_signal(signal.SIGCONT)
         for each in started:
             each.process.terminate()
@@ -90,7 +90,7 @@ def test_a_worker_that_is_told_to_end_leaves_the_rest_to_the_next_one(broker: Br
     broker.produce("amplitude_events", events(9_000, users=100))
     with Judge() as judge:
         with workers(broker.address, judge.url, 1, "--rate", "1000") as started:
-            wait_until(lambda: len(judge.seen) > 1_000, 20)
+            wait_until(lambda: len(judge.seen) > 1_000, 45)
             started[0].process.terminate()
             code, _, _ = started[0].result(20)
             assert code == 0
@@ -127,7 +127,7 @@ def test_a_user_over_the_limit_stops_its_own_partition_only(broker: Broker) -> N
     with Judge() as judge:
         judge.held = {"held-user"}
         with workers(broker.address, judge.url, 1, "--max-pending", "4000", "--until-idle", "3") as started:
-            wait_until(lambda: len(judge.order) >= 45, 25)
+            wait_until(lambda: len(judge.order) >= 45, 45)
             judge.held = set()
             started[0].process.terminate()
             code, found, _ = started[0].result(20)
@@ -142,10 +142,10 @@ def test_a_topic_that_vanishes_is_named_and_its_return_is_used(broker: Broker, t
     with Judge() as judge:
         worker = WorkerProcess(broker.address, judge.url, "--until-idle", "3", folder=tmp_path)
         try:
-            wait_until(lambda: len(judge.seen) == 100, 20)
+            wait_until(lambda: len(judge.seen) == 100, 45)
             broker.kill()
             broker.start()
-            wait_until(lambda: "worker.topic_absent" in worker.said(), 20)
+            wait_until(lambda: "worker.topic_absent" in worker.said(), 45)
             broker.make(amplitude_events=6, amplitude_dead=1)
             broker.produce("amplitude_events", events(100, users=5, first=100))
             code, _, said = worker.result(45)
