@@ -133,8 +133,8 @@ class Broker:
             producer.produce(topic, value, key)
         assert producer.flush(20) == 0
 
-    def records(self, topic: str, count: int, partitions: int = 1, seconds: float = 10.0) -> list[Any]:
-        """Read `count` records of a topic from its beginning."""
+    def records(self, topic: str, count: int, partitions: int = 1, seconds: float = 15.0) -> list[Any]:
+        """Read all records of a topic: at least `count`, and then until nothing comes for a second."""
         from confluent_kafka import Consumer, TopicPartition
 
         settings = {"bootstrap.servers": self.address, "group.id": "reader", "auto.offset.reset": "earliest"}
@@ -142,8 +142,11 @@ class Broker:
         consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
         found: list[Any] = []
         end = time.monotonic() + seconds
-        while len(found) < count and time.monotonic() < end:
-            found += [message for message in consumer.consume(count - len(found), 0.2) if message.error() is None]
+        while time.monotonic() < end:
+            some = [message for message in consumer.consume(1_000, 1.0) if message.error() is None]
+            found += some
+            if not some and len(found) >= count:
+                break
         consumer.close()
         return found
 
