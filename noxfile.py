@@ -120,6 +120,11 @@ def coverage(session: nox.Session) -> None:
 @nox.session(python=HEAVY)
 def demo(session: nox.Session) -> None:
     """Run a real shop against the embedded sandbox, and show what arrived."""
+    if "--node" in session.posargs:  # a shop of another language: examples/node, by a gateway
+        _install(session, "demo", extras="cli,fast,otlp")
+        session.run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent", "--prefix", "examples/node", external=True)
+        session.run("python", "examples/node/demo.py")
+        return
     _install(session, "demo")
     session.run("otel-amplitude", "demo", *session.posargs)
 

@@ -51,6 +51,9 @@ _MAX_ITEMS: Final = 100_000  # of one request; the Collector's default is 8,192
 _JSON_WEIGHT: Final = 12
 _BYTES_OF_CONTAINER: Final = 16
 _SOME_CONTAINERS: Final = 2**17
+_CURE: Final = (
+    "set user.id or enduser.id on a span of the request in that service, or capture a header that names the device (identity_headers)"
+)
 _INSTALL: Final = "protobuf needs the extra: pip install otel-amplitude[otlp]; or send JSON (OTEL_EXPORTER_OTLP_PROTOCOL=http/json)"
 
 
@@ -148,6 +151,7 @@ class Intake:
         self._client = client
         self._exporter = exporter
         self._reader = reader_of(client)
+        client.resolver.advise(_CURE)
         self._resources = _Resources()
         self._is_edge_service = compile_globs(rules.requests_of)
         self._is_read = compile_globs(rules.services or ("*",))

@@ -183,6 +183,11 @@ class IdentityResolver:
         self._told: set[str] = set()
         # Hashes in the log can be compared with each other but, without this process's key, with nothing else.
         self._hash_key = os.urandom(16)
+        self._cure = ""
+
+    def advise(self, cure: str) -> None:
+        """Give this as the cure where nobody is known, instead of what an application can call: in a process that has no requests of its own."""
+        self._cure = cure
 
     def resolve(
         self,
@@ -483,6 +488,8 @@ class IdentityResolver:
             if others:
                 cure = f"the browser has the cookie of another project: give page and service the same API key (here {hint(self._api_key)})"
                 self._tell("identity.missing", route=shown, cookie=others[0], cure=cure)
+            elif self._cure:
+                self._tell("identity.missing", route=shown, cure=self._cure)
             else:
                 headers = f"set {self._option('identity_headers')} to device=x-device-id" if installed.is_present() else REPLACED
                 self._tell("identity.missing", route=shown, cure=f"in its handler call otel_amplitude.set_user(user_id), or {headers}")

@@ -33,11 +33,14 @@ def test_a_user_in_the_same_request_is_found_in_any_order(made: Gateway, content
     assert made.users() == ["alice-1"]
 
 
-def test_the_memory_only_looks_back(made: Gateway) -> None:
-    """What came before its user is refused, and counted."""
+def test_the_memory_only_looks_back(made: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """What came before its user is refused, counted, and named once with a cure that other languages have, too."""
     made.take(traces(span(PAGE, id=1)))
     made.take(traces(span(ALICE, id=2, parent=1, kind="INTERNAL")))
     assert (made.events, made.refused) == ([], {"no_identity": 1})
+    (line,) = [line for line in caplog.messages if "identity.missing" in line]
+    assert "set user.id" in line
+    assert "set_user" not in line
 
 
 def test_what_a_killed_memory_loses_is_counted(tmp_path: Path) -> None:

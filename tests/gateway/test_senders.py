@@ -19,6 +19,7 @@ from zero_code.running import Program, free_port
 from otel_amplitude.sandbox import Sandbox
 
 HERE = Path(__file__).parent
+EXAMPLE = HERE.parents[1] / "examples/node"
 WORDS = ("--option", "auto_events_per_minute=0")
 pytestmark = pytest.mark.heavy
 
@@ -78,7 +79,7 @@ def test_an_outage_of_amplitude(tmp_path: Path) -> None:
         with Running(f"{sandbox.url}/2/httpapi", "--spool-dir", str(tmp_path / "spool"), *WORDS) as running:
             out, _ = python_shop(running.address, 300).communicate(timeout=50)
             assert out == "flushed\n"
-            assert running.counters()["events"]["pending"]["spooled"] == 300
+            assert sum(running.counters()["events"]["pending"].values()) == 300
             assert running.terminate() == 0
             assert "300 events stay in the spool" in running.output
         sandbox.clear_faults()
@@ -89,22 +90,23 @@ def test_an_outage_of_amplitude(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def node_packages() -> Path:
-    """Node's SDK and Express, as `npm ci` in tests/gateway/node installs them."""
-    return Path(needs.installed(HERE / "node/node_modules/express", "npm ci --ignore-scripts --prefix tests/gateway/node")).parent
+    """Node's SDK and Express, as `npm ci` in examples/node installs them."""
+    return Path(needs.installed(EXAMPLE / "node_modules/express", "npm ci --ignore-scripts --prefix examples/node")).parent
 
 
 @pytest.mark.node
 @pytest.mark.parametrize("protocol", ["http/protobuf", "http/json"])
 def test_node(tmp_path: Path, node_packages: Path, protocol: str) -> None:
     """An Express shop whose user is set in a handler, on a child of the request's span; chunked and gzip."""
-    assert node_packages
     with (
         Sandbox(eps_limits=False) as sandbox,
         Running(f"{sandbox.url}/2/httpapi", "--spool-dir", str(tmp_path / "spool"), *WORDS) as running,
     ):
-        env = environment(running.address, OTEL_EXPORTER_OTLP_PROTOCOL=protocol, OTEL_SERVICE_NAME="node-shop")
+        env = environment(
+            running.address, OTEL_EXPORTER_OTLP_PROTOCOL=protocol, OTEL_SERVICE_NAME="node-shop", NODE_PATH=str(node_packages)
+        )
         ran = subprocess.run(
-            [needs.node(), str(HERE / "node/sender.js"), "300"], env=env, capture_output=True, text=True, timeout=50, check=False
+            [needs.node(), str(HERE / "sender.js"), "300"], env=env, capture_output=True, text=True, timeout=50, check=False
         )
         assert (ran.returncode, ran.stdout) == (0, "done\n"), ran.stderr
         until(lambda: len(sandbox.events()) >= 300)
@@ -112,6 +114,15 @@ def test_node(tmp_path: Path, node_packages: Path, protocol: str) -> None:
         assert len({event["user_id"] for event in sandbox.events()}) == 100
         assert len(sandbox.events()) == 300
         running.terminate()
+
+
+@pytest.mark.node
+def test_the_demo_with_node(node_packages: Path) -> None:
+    """A shop without Amplitude code, a gateway and the sandbox: everything arrives, and unknown visitors are no events."""
+    assert node_packages.exists()
+    ran = subprocess.run([sys.executable, str(EXAMPLE / "demo.py")], capture_output=True, text=True, timeout=55, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "missing: 0" in ran.stdout
 
 
 def test_a_collector_that_starts_before_the_gateway(tmp_path: Path) -> None:
