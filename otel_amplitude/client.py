@@ -38,6 +38,13 @@ if TYPE_CHECKING:
 
 LIBRARY: Final = f"otel-amplitude/{__version__}"
 _MOST_NESTED: Final = 2  # an event, and the events its middleware logs; theirs log none
+# What a result says when delivery took no responsibility for the event.
+_NOT_TAKEN: Final = {
+    "closed": "the client was shut down: make a new one with init() or configure()",
+    "queue_full": "memory is full of events that wait: see max_cached_events, max_cached_bytes, or set spool_dir",
+    "id_backlog": "Amplitude throttles this user or device, and a tenth of the memory waits for it",
+    "too_large": "the event has more than 64 KB",
+}
 _MAPS: Final = ("event_properties", "user_properties", "groups", "group_properties")
 
 
@@ -385,7 +392,7 @@ class Amplitude:
         if removed:
             self.log.warning("event.fixed", removed=",".join(removed), event_type=event.get("event_type"))
         refusal = self._exporter.take(Parcel(body, ids_of(event), accepted_ms))
-        return insert_id if refusal is None else Result(insert_id, "refused", refusal)
+        return insert_id if refusal is None else Result(insert_id, "refused", refusal, message=_NOT_TAKEN.get(refusal, ""))
 
     # Refusals
 

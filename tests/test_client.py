@@ -532,7 +532,9 @@ def test_after_shutdown_events_are_refused(make: Any) -> None:
     client = make()
     assert client.shutdown()
     assert client.shutdown()
-    assert client.log_event(EVENT).reason == "closed"
+    refused = client.log_event(EVENT)
+    assert refused.reason == "closed"
+    assert "the client was shut down" in refused.message
 
 
 def test_many_threads_one_client(make: Any, transport: FakeTransport) -> None:
