@@ -99,11 +99,11 @@ def parent_of(span: Any) -> Any:
     return span._parent if type(span) is _STARTED or type(span) is _ENDED else span.parent
 
 
-def times_and_resource(span: Any) -> tuple[int | None, int | None, Any]:
-    """Give start and end of a span, in nanoseconds since 1970, and its resource."""
+def times_and_resource(span: Any) -> tuple[int | None, int | None, Any, Any]:
+    """Give start and end of a span, in nanoseconds since 1970, its resource and its context."""
     if type(span) is _ENDED:
-        return span._start_time, span._end_time, span._resource
-    return span.start_time, span.end_time, span.resource
+        return span._start_time, span._end_time, span._resource, span._context
+    return span.start_time, span.end_time, span.resource, span.context
 
 
 def events_of(span: Any) -> Any:

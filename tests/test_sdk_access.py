@@ -63,7 +63,7 @@ READS: list[tuple[Callable[[Any], Any], Callable[[Any], Any]]] = [
     (sdk_access.ended, lambda span: (span.context, span.kind, dict(span.attributes))),
     (sdk_access.attributes_copied, lambda span: dict(span.attributes)),
     (sdk_access.parent_of, lambda span: span.parent),
-    (sdk_access.times_and_resource, lambda span: (span.start_time, span.end_time, span.resource)),
+    (sdk_access.times_and_resource, lambda span: (span.start_time, span.end_time, span.resource, span.context)),
     (sdk_access.events_of, lambda span: span.events),
     (sdk_access.has_lost_attributes, lambda span: span.dropped_attributes > 0),
 ]

@@ -138,8 +138,8 @@ class Selector:
             choice = self._unannotated(span, attributes)
         if (
             type(choice) is Choice
-            and span.kind is _SERVER
             and not _PURPOSE_ATTRIBUTES.isdisjoint(attributes)
+            and span.kind is _SERVER
             and _was_prefetched(attributes)
         ):
             return "prefetch"

@@ -19,6 +19,7 @@ from otel_amplitude.convert._plan import Planner
 from otel_amplitude.convert._tables import DEFAULT_NAME
 from otel_amplitude.convert._view import SpanView, is_skipped, read_event_type, read_route
 from otel_amplitude.fixes import Note, ignore
+from otel_amplitude.sdk_access import times_and_resource
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LogRecord
@@ -106,12 +107,12 @@ class Converter:
         if rule is not None and not rule.keeps(identity.user_id or identity.device_id or ""):
             return "sampled"
         plan = (self._annotated if kind == "annotated" else self._other).plan(tuple(attributes))
-        start, end = span.start_time, span.end_time
-        ids = insert_ids.of_span(span.context, start)
+        start, end, resource, context = times_and_resource(span)
+        ids = insert_ids.of_span(context, start)
         properties = taken(attributes, plan, self._assembly.note)
         # What the application calls one of ours is its own.
         add = properties.setdefault
-        for fact, value in self._assembly.resources.facts(span.resource).properties.items():
+        for fact, value in self._assembly.resources.facts(resource).properties.items():
             add(fact, value)
         if start and end and end >= start:
             add("duration_ms", (end - start) // 1_000 / 1_000)

@@ -166,6 +166,8 @@ def whole_route(attributes: Mapping[str, Any], inner: Sequence[str] = (), scope:
     written = attributes.get(ROUTE)
     given = written if isinstance(written, str) else ""
     asgi, mounted_at = (None, "") if scope is None else (scope.asgi, scope.mounted_at)
+    if given and asgi is None and not inner and not mounted_at and not normalise(given).startswith("/{"):
+        return None  # most requests: nothing knows more than their span
     found = _NONE if scope is None or asgi is None else _routes_found(asgi, scope.app)
     normal = normalise(given)
     parameters = None if asgi is None or normal in found.normalised else asgi.get("path_params")

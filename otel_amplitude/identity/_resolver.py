@@ -24,6 +24,7 @@ from otel_amplitude.identity._scope import Scope
 from otel_amplitude.limits import MAX_STRING, MIN_ID_LENGTH
 from otel_amplitude.log import hint
 from otel_amplitude.moments import read_session, session_ms
+from otel_amplitude.sdk_access import attributes_copied
 from otel_amplitude.values import has_control, id_text, is_placeholder, is_sound_id
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class IdentityResolver:
         """
         if self._consent is not None and not self.agreed(scope):
             return _OPTED_OUT
-        layers: list[Mapping[str, Any]] = [parent.attributes.copy() for parent in parents] if parents else []
+        layers: list[Mapping[str, Any]] = [attributes_copied(parent) for parent in parents] if parents else []
         if scope is not None and self._without_ids(attributes) and all(map(self._without_ids, layers)):  # as for most items
             decided = scope.decided
             if (

@@ -115,7 +115,7 @@ class Reader:
         """Read the span of a request, or of an application inside one."""
         if isinstance(scope, RequestScope):
             if not scope.is_inner(context):
-                inner = [route for found in scope.inner_spans if (route := inner_route(found))]
+                inner = [route for found in scope.inner_spans if (route := inner_route(found))] if scope.inner_spans else ()
                 attributes = _routed(attributes, inner, scope)
                 scope.ended(context)
             elif EVENT_TYPE not in attributes:
@@ -182,7 +182,7 @@ class Reader:
     ) -> Outcome:
         if choice == "no_route":
             choice = self._unrouted(span, self._resolve(span, attributes, scope, parents))
-        elif scope is not None and isinstance(choice, Choice):
+        elif scope is not None and (scope.not_automatic is not None or scope.user_agent is not None) and isinstance(choice, Choice):
             choice = self._selector.by_headers(span, attributes, choice, scope) or choice
         refusal = choice if isinstance(choice, str) else "closed" if closed else self._elsewhere(span)
         if refusal is not None or isinstance(choice, str):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from os import getppid
 from pathlib import Path
 
-from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from tests.bench import _work
 from tests.bench._contenders import CONTENDERS, ours
@@ -30,9 +30,26 @@ def _ours(middlewares: int = 1) -> Callable[[str], SpanProcessor]:
     return lambda url: ours(url, upload_interval=3600.0, middlewares=middlewares)
 
 
+class Reference(SpanProcessor):
+    """A fixed piece of plain Python for each span, to which other counts are compared: builds of Python differ by more than a change of ours."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Copy, search, change and join a dict, as the work on an event does."""
+        texts = 0
+        for _ in range(4):
+            copied = _work.CHOSEN.copy()
+            for name, value in copied.items():
+                if type(value) is str and len(value) < 1_024:
+                    texts += len(name.partition(".")[2])
+            copied["number"] = texts
+            del copied["cart.gift"]
+            "".join(copied)
+
+
 # name → processor, its spans
 PHASES: dict[str, tuple[Callable[[str], SpanProcessor], Work]] = {
     "none": (CONTENDERS["none"], _work.chosen),
+    "reference": (lambda _url: Reference(), _work.chosen),
     "bsp": (CONTENDERS["bsp"], _work.not_chosen),
     "not chosen": (_ours(), _work.not_chosen),
     "floor": (CONTENDERS["floor"], _work.chosen),
@@ -68,7 +85,9 @@ def count(names: list[str]) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "count"
         command = [valgrind, "--tool=callgrind", "--dump-before=getppid", f"--callgrind-out-file={out}", sys.executable, "-m"]
-        subprocess.run([*command, "tests.bench._instructions", *names], check=True, capture_output=True, timeout=600)
+        # A fixed seed: the order of a set, and so a count, would change from run to run.
+        environment = {**os.environ, "PYTHONHASHSEED": "0"}
+        subprocess.run([*command, "tests.bench._instructions", *names], check=True, capture_output=True, timeout=600, env=environment)
         totals = [_total(Path(f"{out}.{part}")) for part in range(1, 3 * len(names) + 1)]
     return {name: (totals[3 * at + 2] - totals[3 * at + 1]) // _LOOPS for at, name in enumerate(names)}
 
