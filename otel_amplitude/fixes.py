@@ -19,6 +19,7 @@ Note = Callable[[str, str], None]
 CURES: Final[Mapping[str, str]] = {
     "object": "an object of this type has no fields that could be sent: send its fields, or register its class with values.as_text",
     "seconds": "a moment was read as seconds, by its magnitude: give milliseconds since 1970",
+    "milliseconds": "the start of a span was read as milliseconds, by its magnitude: OpenTelemetry takes nanoseconds since 1970",
     "microseconds": "a moment was read as microseconds, by its magnitude: give milliseconds since 1970",
     "nanoseconds": "a moment was read as nanoseconds, by its magnitude: give milliseconds since 1970",
     "naive": "a time without a zone was read as UTC: give an aware datetime, such as datetime.now(timezone.utc)",

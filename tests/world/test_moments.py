@@ -99,11 +99,11 @@ def test_attributes_of_a_span_are_moments_too(client: Amplitude, sent: FakeTrans
     assert [(event["time"], event["session_id"]) for event in sent.events] == [(MS, MS)] * 2
 
 
-@pytest.mark.parametrize("unit", ["seconds", "microseconds"])
+@pytest.mark.parametrize("unit", ["seconds", "milliseconds", "microseconds"])
 def test_a_span_that_was_started_in_another_unit_is_at_its_moment(client: Amplitude, sent: FakeTransport, unit: str) -> None:
     """open-telemetry/opentelemetry-python#1944: `start_time` in microseconds, where nanoseconds are meant."""
     attributes = {"amplitude.event_type": "Order Paid", "amplitude.user_id": "user-1234"}
-    spans(client).start_span("pay", attributes=attributes, start_time=UNITS[unit]).end()
+    spans(client).start_span("pay", attributes=attributes, start_time={**UNITS, "milliseconds": MS}[unit]).end()
     assert client.flush(5)
     assert [event["time"] for event in sent.events] == [MS]
     assert client.stats().fixed == {unit: 1}
