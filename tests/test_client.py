@@ -422,6 +422,7 @@ def test_retry_timeouts_are_exact_and_the_last_is_known(make: Any) -> None:
     transport = FakeTransport(lambda _: answer(500))
     client = make(transport=transport, retry_timeouts=[0, 0], on_retry=lambda _, attempt, last: retries.append((attempt, last)))
     assert client.log_event(EVENT, timeout=5).reason == "attempts"
+    assert client.flush(30)  # callbacks follow what `log_event` waits for
     assert len(transport.requests) == 3
     assert retries == [(1, False), (2, True)]
 
@@ -523,7 +524,9 @@ def test_the_key_is_in_no_log_line_and_no_repr(make: Any, caplog: pytest.LogCapt
 @pytest.mark.parametrize("level", ["NONE", "ERROR", "WARN"])
 def test_success_is_silent(make: Any, caplog: pytest.LogCaptureFixture, level: str) -> None:
     """No log noise."""
-    make(log_level=level).log_event(EVENT, timeout=5)
+    client = make(log_level=level)
+    client.log_event(EVENT, timeout=5)
+    assert client.flush(30)  # callbacks follow what `log_event` waits for
     assert caplog.text == ""
 
 

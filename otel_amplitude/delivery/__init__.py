@@ -40,19 +40,34 @@ callbacks thread   call observers, in order                                     
 
 Locks: three. *append* (`Queue._lock`, re-entrant) guards the end of the queue. *policy* (`Senders._policy_lock`) lets one sender at a time
 ask the user's retry policy. *running* (`Worker._running`) is held by the thread that does the turns: the worker for its life, or a caller of
-`flush` or `shutdown` where no thread can be started. Reading counters needs none. Nothing rests on the GIL.
+`flush` or `shutdown` where no thread can be started. The worker's thread takes it itself, so that a caller that is interrupted while it
+starts one holds nothing. Reading counters needs none. Nothing rests on the GIL.
+
+A signal handler may raise in a caller that waits (Ctrl-C), and a fork in C may come at any moment. So one thread waits for another by a
+`Signal` and gets messages from a `Mailbox`, both over `queue.SimpleQueue`, and threads are started by `_thread` (`threads`). A message that
+raises is applied again, three times in all; what raises in a turn is reported as `delivery.failed`, and the turns go on.
 
 Shared names
 ------------
 
-* Written under the append lock: `Queue.segments`, `totals`, `refused`, `cached_*`, `reserved_*`, `disk_refusal`, `_grant`, the wake
-  thresholds; `Segment.parcels` (filled), `times`, `count`, `size`, `sealed`; `SegmentFile.size`, `starts`; `Spool._own`, `_roots`.
-  `segments` and `totals` are replaced as a whole, so reading them needs no lock. `Segment.count` is the store that commits an append.
-* Written by the worker: `Queue.freed_*`, `crowded`; `Segment.states`, `read`, `head`, `resolved`, `lined`, `flying` and its flags;
-  `Segment.parcels` (emptied, by position, never iterated); `Segment.file` of a sealed segment; `Worker.books`.
-* Written by the disk thread: `SegmentFile.synced`, marks, descriptors; `Spool._holdings`, `used`.
-* Written by the callbacks thread: `Callbacks.told`, `done`, `in_users_code`.
-* Set once: `Queue.closed`, `Worker.ended`, `over`.
+A name that is not here belongs to one thread. *Replaced* means: by one assignment of a new value, so that reading it needs no lock.
+
+===========================================  ==========================================================================================
+written                                      names
+===========================================  ==========================================================================================
+under the append lock                        `Queue.segments`, `totals`, `disk_refusal` (replaced), `refused`, `cached_*`, `reserved_*`,
+                                             `_tail`, `_next_seq`, `_grant`, `_caches`, `_aside`, `_appending`, `_arrived_bytes`, `_wake_at*`;
+                                             `Segment.parcels` (filled), `times`, `size`, `sealed`, and `count`: the store that commits an
+                                             append; `SegmentFile.size`, `starts`; `Spool._own`, `_roots`, `_removed`
+by the worker                                `Worker.books`, `Queue.crowded` (replaced), `Queue.freed_*`; `Segment.states`, `read`, `head`,
+                                             `resolved`, `lined`, `flying` and its flags; `Segment.parcels` (emptied by position, never
+                                             iterated); `Segment.file` of a sealed segment; `Callbacks._results`, `_posted`
+by the thread that does the turns            `Worker._runner`, `_has_thread`
+by a thread that starts the worker           `Worker._was_started`, `_start_not_before`: a race of two starts one thread too many, which ends
+by the disk thread                           `SegmentFile.synced`, its marks, descriptors; `Spool._holdings`, `_foreign`, `used`
+by the callbacks thread                      `Callbacks.told`, `done`, `in_users_code`
+once                                         `Queue.closed`, `Worker.ended`, `over`, `ended_clean`, `BatchExporter._closed`
+===========================================  ==========================================================================================
 
 The life of one event
 ---------------------
@@ -68,7 +83,8 @@ is next; if it is not in memory, the disk thread loads it and those behind it.
 
 The life of one adopted segment. The disk thread takes the lock of a directory whose process ended, reads its segments, and puts them into
 the list: before everything else at the first look, at the end later. While some of the first look are unread, new events of ids that have
-none there share the requests (`reader`). What is in flight of an adopted segment is noted in its header. After two ends with the same first
+none there share the requests (`reader`); all of it is read before any of it is sent. What is in flight of an adopted segment is noted in
+its header, for a second: an event whose sending ends the process does so at once. After two ends with the same first
 event in flight those events are sent in small groups, that one by itself, with nothing else in flight; after three it is moved to
 `quarantine/`.
 

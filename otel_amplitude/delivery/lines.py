@@ -72,7 +72,6 @@ class Lines:
             line.numbers.append(number)
             self._grew(name, line, size)
         self._note_hold(number, ids)
-        self.again(number)
 
     def _note_hold(self, number: int, ids: tuple[str, ...]) -> None:
         if self.holds and any(name in self.holds for name in ids):
@@ -129,7 +128,9 @@ class Lines:
 
     def postpone(self) -> None:
         """Pass over the event that `peek` gave, until `again`."""
-        heappop(self._ready)
+        number = heappop(self._ready)
+        while self._ready and self._ready[0] == number:  # several changes have made it the next one
+            heappop(self._ready)
 
     def depart(self, ids: Iterable[str]) -> None:
         """A request with these ids is in flight from now on."""
