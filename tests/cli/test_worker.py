@@ -101,6 +101,7 @@ def test_absent_topics_end_it_with_the_lines_that_create_them(capsys: pytest.Cap
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(120)
 def test_it_delivers_what_is_there_and_ends_when_it_is_idle(
     cluster: tuple[Any, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,6 +127,7 @@ def test_it_delivers_what_is_there_and_ends_when_it_is_idle(
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(120)
 def test_it_ends_within_seconds_although_the_brokers_do_not_answer(tmp_path: Path) -> None:
     """Leaving the group would wait without end."""
     from kafka_parts import Broker, WorkerProcess, events, wait_until
@@ -136,10 +138,10 @@ def test_it_ends_within_seconds_although_the_brokers_do_not_answer(tmp_path: Pat
         broker.produce("amplitude_events", events(50, users=5))
         worker = WorkerProcess(broker.address, judge.url, folder=tmp_path)
         try:
-            wait_until(lambda: len(judge.seen) == 50, 20)
+            wait_until(lambda: len(judge.seen) == 50, 45)
             broker.stop()
             worker.process.terminate()
-            code, _, _ = worker.result(25)
+            code, _, _ = worker.result(45)
         finally:
             broker.go_on()
             worker.end()

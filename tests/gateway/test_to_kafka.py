@@ -33,7 +33,7 @@ def test_what_was_answered_with_200_arrives_although_gateway_and_broker_fail(tmp
                     facts = {**ANNOTATED, "user.id": f"user-{number % 40:03d}", "n": number, "kind": "order"}
                     made.append(span(facts, trace=number + 1, id=number + 1))
                 body = encoded(traces(*made), PROTOBUF)
-                wait_until(lambda body=body: gateway.post(body, {"Content-Type": PROTOBUF}) == 200, 20)
+                wait_until(lambda body=body: gateway.post(body, {"Content-Type": PROTOBUF}) == 200, 45)
                 sent += 20
 
         with Running("http://127.0.0.1:1", *words) as gateway:

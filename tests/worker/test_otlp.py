@@ -209,7 +209,7 @@ def test_every_event_of_a_collectors_topics_is_in_the_topic_of_events() -> None:
         first, second = (WorkerProcess(broker.address, "http://127.0.0.1:1", *words, "--rate", "60") for _ in range(2))
         third = None
         try:
-            wait_until(lambda: sum(max(0, offset) for offset in broker.committed("otel-amplitude-otlp", "otlp_spans", 4)) > 20, 30)
+            wait_until(lambda: sum(max(0, offset) for offset in broker.committed("otel-amplitude-otlp", "otlp_spans", 4)) > 20, 45)
             first.kill()
             broker.produce("otlp_spans", [(f"{number}", value) for number, value in enumerate(records[150:])])
             third = WorkerProcess(broker.address, "http://127.0.0.1:1", *words)
