@@ -225,8 +225,8 @@ def kill_at_random(folder: Path, kills: int, *, seed: int, longest: float, rate:
                 os.kill(child, signal.SIGKILL)
                 assert int(line(mother)) == signal.SIGKILL
                 if life % 5 == 4:
-                    replay(server, lives.folder)
-        replay(server, lives.folder)
+                    replay(server, lives.folder, seconds=300.0)
+        replay(server, lives.folder, seconds=300.0)
         aside = lives.check(arrivals)
     accepted = sum(map(lives.accepted, range(kills)))
     return {"kills": kills, "accepted": accepted, "a_second": accepted / seconds, "sent": arrivals.events, "set_aside": aside}
@@ -258,7 +258,7 @@ def run_for(seconds: float, folder: Path, *, seed: int, rate: int) -> dict[str, 
                 if time.monotonic() >= end:
                     break
         faults.are_over = True
-        replay(server, lives.folder)
+        replay(server, lives.folder, seconds=300.0)
         aside = lives.check(arrivals)
     return {
         **peak,

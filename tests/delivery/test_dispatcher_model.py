@@ -100,6 +100,14 @@ class Delivery(RuleBasedStateMachine):
         assert wake_at is None or wake_at > self.now
         assert not waiting or self.flying or wake_at is not None or self.is_loading
 
+    @rule(ids=st.lists(IDS, min_size=1, max_size=12))
+    def submit_and_send(self, ids: list[tuple[str, ...]]) -> None:
+        """Without these, few histories of this length have much in flight."""
+        if not self.closed:
+            self.submit(ids, 10)
+            self.flush()
+        self.send()
+
     @property
     def is_loading(self) -> bool:
         """Whether the next decision comes with an answer of the disk."""
@@ -151,10 +159,10 @@ class Delivery(RuleBasedStateMachine):
         self.settle(batch, throttled(batch, *ids))
 
     @precondition(lambda self: self.flying)
-    @rule(which=st.integers(0, 3))
-    def fail(self, which: int) -> None:
+    @rule(which=st.integers(0, 3), pause=st.sampled_from([None, 2.0, 1e6]))
+    def fail(self, which: int, pause: float | None) -> None:
         batch = self.flying.pop(which % len(self.flying))
-        self.settle(batch, fault(batch))
+        self.settle(batch, fault(batch, pause))
 
     @precondition(lambda self: self.flying)
     @rule(which=st.integers(0, 3), split=st.sampled_from(Split))
@@ -170,8 +178,10 @@ class Delivery(RuleBasedStateMachine):
         self.settle(batch, Receipt([Outcome(Verdict.RETRY, "internal")] * len(batch), "internal", split, server_fault=True))
 
     @precondition(lambda self: not self.closed and len(self.accepted) > 12)
-    @rule()
-    def shut_down(self) -> None:
+    @rule(dice=st.integers(0, 4))
+    def shut_down(self, dice: int) -> None:
+        if dice:  # else most histories would end too soon
+            return
         self.dispatcher.give_up()
         self.dispatcher.end_rest(self.events.rest(), "dropped", "shutdown")
         self.tell()

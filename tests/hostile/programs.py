@@ -71,7 +71,7 @@ def arrived(server: Server) -> set[str]:
     return set(found)
 
 
-def replay(server: Server, folder: Path, looks: int = 40) -> None:
+def replay(server: Server, folder: Path, looks: int = 40, seconds: float = 50.0) -> None:
     """Let later processes adopt and deliver what earlier ones left, until only the quarantine is on disk, and nothing of the key was."""
     assert not [path for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
     text = """
@@ -83,5 +83,5 @@ def replay(server: Server, folder: Path, looks: int = 40) -> None:
     for _ in range(looks):
         if all(path.parent.name == "quarantine" for path in folder.glob("*/*/*.seg")):
             return
-        run(text, server.url, folder)
+        run(text, server.url, folder, seconds=seconds)
     raise AssertionError(f"something stays on disk: {list(folder.rglob('*'))}")
