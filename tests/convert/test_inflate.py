@@ -7,7 +7,7 @@ import io
 
 import pytest
 from backports import zstd
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from otel_amplitude.convert.inflate import InflateError, inflate, inflated, kind_of
@@ -21,6 +21,7 @@ def test_any_content_in_any_number_of_members(kind: str, parts: list[bytes], rep
     """It comes back whole."""
     packed = b"".join(PACK[kind](part * repeat) for part in parts)
     content = b"".join(part * repeat for part in parts)
+    assume(kind_of(content) is None)  # what is compressed twice is unpacked twice
     assert inflate(packed, len(content)) == content
     source, layers = inflated(io.BufferedReader(io.BytesIO(packed)))
     assert (source.read(), [layer.trouble for layer in layers][:1]) == (content, [""])
