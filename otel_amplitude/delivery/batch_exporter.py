@@ -183,8 +183,8 @@ class BatchExporter(ABC):
             durable: every parcel must be on disk before it counts as accepted. One whose append fails is refused (`spool_io`).
 
         Returns:
-            A ticket, to be used in a `with` statement, which gives back what was not used; None when there is not enough room, or, for
-            `durable`, when there is no spool or its disk fails.
+            A ticket, to be used in a `with` statement, which gives back what was not used; None when there is not enough room, which for
+            `durable` is room on disk, and for `durable` when there is no spool or its disk fails.
         """
         queue = self._worker().queue
         return Ticket(self, events, size, durable=durable) if queue.reserve(events, size, durable=durable) else None

@@ -166,12 +166,12 @@ class Queue:
         return reason
 
     def reserve(self, events: int, bytes: int, *, durable: bool) -> bool:
-        """Keep memory for events to come; False when there is not enough, or when durable events would not reach the disk."""
+        """Keep room for events to come; False when there is not enough, or when durable events would not reach the disk."""
         with self._lock:
-            if self.closed or (durable and (self._spool is None or self.disk_refusal is not None)):
+            if self.closed:
                 return False
             goes_to_disk = self._spool is not None and self.disk_refusal is None
-            if not goes_to_disk and not self._has_room(events, bytes):
+            if not (self._has_room_on_disk(events, bytes) if durable else goes_to_disk or self._has_room(events, bytes)):
                 return False
             self.reserved_events += events
             self.reserved_bytes += bytes
@@ -235,6 +235,17 @@ class Queue:
             self.used_events + self.reserved_events + events <= self._max_events
             and self.used_bytes + self.reserved_bytes + bytes <= self._max_bytes
         )
+
+    def _has_room_on_disk(self, events: int, bytes: int) -> bool:
+        if self._spool is None or self.disk_refusal is not None:
+            return False
+        needed = self.reserved_bytes + bytes + (self.reserved_events + events) * layout.RECORD_BYTES
+        if needed <= self._grant:  # the usual case costs no look at the directory
+            return True
+        try:
+            return needed <= self._spool.room()
+        except OSError:  # the next append finds out why
+            return False
 
     @property
     def used_events(self) -> int:

@@ -272,7 +272,10 @@ class Intake:
         config = self._client.config
         events = sum(1 + len(one.whole.events if isinstance(one.whole, ReadableSpan) else ()) for one in candidates)
         size = sum(one.size + _SIZE_OF_EVENT for one in candidates)
-        if not self.is_durable:
+        if self.is_durable:
+            # The estimate is above what events take: it must not make a request wait for room that never comes.
+            size = min(size, config.max_spool_bytes // 2)
+        else:
             if events > config.max_cached_events:
                 raise RefusedError(413, "too_many", f"the request has more than {config.max_cached_events:,} events: send smaller batches")
             size = min(size, config.max_cached_bytes // 2)

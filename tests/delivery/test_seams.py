@@ -271,6 +271,23 @@ def test_durable_tickets_are_given_again_when_the_disk_works(spool: Path, monkey
     assert post.shutdown(PATIENCE)
 
 
+def test_no_durable_ticket_for_more_than_the_disk_has_room_for(spool: Path, gate: Gate) -> None:
+    """So a source is refused as a whole before its first event, not in the middle."""
+    post = Post(gate, spool=spool)
+    first = post.reserve(10, 40 * 1024**2, durable=True)  # of 64 MiB
+    assert first is not None
+    with first:
+        assert post.reserve(10, 25 * 1024**2, durable=True) is None
+        second = post.reserve(10, 20 * 1024**2, durable=True)
+        assert second is not None
+        with second:
+            assert post.reserve(1, 5 * 1024**2, durable=True) is None
+        assert first.take(parcel("a")) is None
+    assert post.reserve(10, 60 * 1024**2, durable=True) is not None
+    gate.opened.set()
+    assert post.shutdown(PATIENCE)
+
+
 # Withdrawn events.
 
 

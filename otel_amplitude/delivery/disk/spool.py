@@ -156,12 +156,16 @@ class Spool:
 
         Raises OSError.
         """
+        return min(layout.SEGMENT_BYTES, self.room())
+
+    def room(self) -> int:
+        """Give how many bytes the cap and the file system allow at this moment; negative when they are exceeded. Raises OSError."""
         if not self._roots:
-            return layout.SEGMENT_BYTES
+            return self.max_bytes
         file_system = os.fstatvfs(self._roots[0])
         free = file_system.f_bavail * file_system.f_frsize - self._min_free
         self.used = disk.used_bytes(self._roots[0])
-        return min(layout.SEGMENT_BYTES, free, self.max_bytes - self.used)
+        return min(free, self.max_bytes - self.used)
 
     def was_removed(self, tail: SegmentFile | None) -> OSError | None:
         """Give an error if the directory, or the file that is written to, lost its name; what is open can still be read."""
