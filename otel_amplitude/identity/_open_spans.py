@@ -55,12 +55,14 @@ class OpenSpans:
 
     Attributes:
         forget: takes the id of a span that has ended, and a default; gives what was noted, for `scope`.
+        beside: ids of open INTERNAL spans that are requests, see `_beside`.
     """
 
     def __init__(self) -> None:
         """Start with none."""
         self._open: dict[int, Noted] = {}
         self.forget: Callable[[int, None], Noted | None] = self._open.pop
+        self.beside: set[int] = set()
 
     def started(self, span: Span, parent_context: Context | None = None) -> None:
         """Note a span in `on_start`; `parent_context` None means the current context, as for OpenTelemetry."""
@@ -76,6 +78,8 @@ class OpenSpans:
             # What an instrumentation makes of a request has an explicit context; most spans have none.
             if kind is _SERVER or kind is _INTERNAL:
                 scope = _served(span, parent_context, current, scope, kind, parent)
+                if kind is _INTERNAL and type(scope) is RequestScope and scope.request_span is span:
+                    self._note_beside(context[SPAN_ID])
             elif scope is None or not scope.of_request or _bound:
                 scope = _found(span, parent_context, current, scope, kind, parent)
             elif current is not parent_context and current.get(_KEY) is not scope:
@@ -139,6 +143,11 @@ class OpenSpans:
                 return bound
         return None
 
+    def _note_beside(self, span_id: int) -> None:
+        if len(self.beside) >= MAX_OPEN_SPANS:  # of spans that never ended
+            self.beside.clear()
+        self.beside.add(span_id)
+
     def _forget_oldest(self) -> None:
         try:
             self._open.pop(next(iter(self._open)), None)
@@ -154,7 +163,12 @@ def _served(span: Any, context: Context, current: Context, own: Any, kind: SpanK
         if parent is not None and _is_left_behind(span, own):
             return _beside(span)
     if kind is _INTERNAL and own is not None and own.of_request and own.root().is_past and _is_request(span):
-        return _beside(span)
+        around = None if parent is None else bound_to(parent[SPAN_ID])
+        if not isinstance(around, RequestScope) or around.root().is_past:
+            return _beside(span)
+        around.root().note_inner(span)  # of an application inside such a request
+        bind(span, around)
+        return around
     if own is None or not own.of_request or _bound:
         own = _found(span, context, current, own, kind, parent)
     elif current is not context and current.get(_KEY) is not own:
@@ -216,12 +230,16 @@ def _is_left_behind(span: Any, scope: Scope | None) -> bool:
 
 
 def _beside(span: Any) -> RequestScope:
-    """Give the empty scope of a request that starts in the context of the request before; its events are refused."""
-    bound = bound_to(span.context[SPAN_ID])
-    if isinstance(bound, RequestScope):  # the processor of another client made it
-        return bound
-    scope = RequestScope()
-    bind(span, scope)
+    """Give the scope of a request that starts in the context of the request before.
+
+    OpenTelemetry did not read the headers of this request, since it took it for a part of the one before. So the scope begins empty: what
+    `set_user` says in the request is all that is known, and without it the request is refused and counted (`no_identity`).
+    """
+    scope = bound_to(span.context[SPAN_ID])
+    if not isinstance(scope, RequestScope):  # else the processor of another client made it
+        scope = RequestScope()
+        bind(span, scope)
+    scope.started(span)
     return scope
 
 

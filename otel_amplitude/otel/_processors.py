@@ -67,7 +67,7 @@ class AmplitudeSpanProcessor(_Feeder, SpanProcessor):
             context, kind, attributes = ended(span)
             noted = None if context is None else self._spans.forget(context[SPAN_ID], None)
             # Most spans end here, so each application pays for what is done up to this line.
-            if kind is _SERVER or EVENT_TYPE in attributes or self._reader.reads_unmarked:
+            if kind is _SERVER or EVENT_TYPE in attributes or self._reader.reads_unmarked or self._spans.beside:
                 self._reader.span(span, context, kind, attributes.copy(), noted, self._closed)
         except InvalidEventError:
             if self._client.config.strict:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
 
 from otel_amplitude import pipeline
@@ -25,7 +26,7 @@ from otel_amplitude.sdk_access import attributes_copied, events_of, has_lost_att
 from otel_amplitude.suppression import is_suppressed
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import Event, ReadableSpan
+    from opentelemetry.sdk.trace import Event
 
     from otel_amplitude.client import Amplitude
     from otel_amplitude.convert._assembly import Converted
@@ -104,6 +105,10 @@ class Reader:
         scope = self.open_spans.scope(span, noted)
         if kind is _SERVER:  # with or without a route: a request without one is counted
             self._request(span, context, attributes, scope, closed)
+            return
+        if context is not None and context.span_id in self.open_spans.beside:
+            self.open_spans.beside.discard(context.span_id)
+            self._request(_as_server(span), context, attributes, scope, closed)
             return
         choice = self._selector.span(span, attributes)
         if (choice is not None or self._reads_every_span) and not is_suppressed():
@@ -357,6 +362,23 @@ class Reader:
         if lost:
             self._client.refuse("internal")
         self._client.log.error("conversion.failed", error=self._client.log.raised(error))
+
+
+def _as_server(span: ReadableSpan) -> ReadableSpan:
+    """Give the span of a request that started in the context of the one before as what it is; without its parent, which is no part of it."""
+    return ReadableSpan(
+        name=span.name,
+        context=span.context,
+        kind=_SERVER,
+        resource=span.resource,
+        attributes=span.attributes,
+        events=span.events,
+        links=span.links,
+        status=span.status,
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
 
 
 def _routed(attributes: Mapping[str, Any], inner: Sequence[str] = (), scope: RequestScope | None = None) -> Mapping[str, Any]:

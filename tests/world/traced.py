@@ -20,7 +20,7 @@ class Traced:
 
     def __init__(self, **options: Any) -> None:
         self._transport = FakeTransport()
-        self.client = Amplitude(Config(KEY, transport=self._transport, upload_interval=0, **options))
+        self.client = Amplitude(Config(KEY, transport=self._transport, **{"upload_interval": 0, "max_in_flight": 1, **options}))
         self.provider = TracerProvider(shutdown_on_exit=False)
         self.provider.add_span_processor(AmplitudeSpanProcessor(self.client))
 
@@ -29,7 +29,7 @@ class Traced:
         return self.provider.get_tracer("shop")
 
     def events(self) -> list[dict[str, Any]]:
-        """All that was sent."""
+        """All that was sent, in the order in which it was made."""
         assert self.client.flush(10)
         return list(self._transport.events)
 
