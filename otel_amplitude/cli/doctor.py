@@ -219,7 +219,7 @@ class _Overheard:
 
 def _sent(config: Config) -> Finding:
     heard = _Overheard(config.transport or RequestsTransport(ca_file=config.ca_file))
-    quiet: dict[str, Any] = {"spool": None, "rules": None, "log_level": "NONE", "debug": False, "opt_out": False, "dry_run": False}
+    quiet: dict[str, Any] = {"spool_dir": None, "rules": None, "log_level": "NONE", "debug": False, "opt_out": False, "dry_run": False}
     client = Amplitude(replace(config, **quiet, transport=heard, upload_interval=0.0))
     event = {"event_type": "Doctor Test", "device_id": "otel-amplitude-doctor"}
     result = client.log_event(event, timeout=_SECONDS)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import strategies
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -57,7 +59,15 @@ class Lines(logging.Handler):
 
 
 LINES = Lines()
-logging.getLogger("otel_amplitude").addHandler(LINES)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def logged() -> Iterator[None]:
+    """What the clients log goes to `LINES` while this file is tested."""
+    logger = logging.getLogger("otel_amplitude")
+    logger.addHandler(LINES)
+    yield
+    logger.removeHandler(LINES)
 
 
 def put(name: Any, value: Any) -> Middleware:
