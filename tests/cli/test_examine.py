@@ -234,7 +234,7 @@ def test_a_spool_that_may_not_be_written(missing: bool, tmp_path: Path, monkeypa
     path = tmp_path / "spool"
     if not missing:
         spool(path, event(1))
-    options = {"spool": "always", "spool_dir": str(path)}
+    options = {"spool_dir": str(path)}
     before = sorted(tmp_path.rglob("*"))
     assert levels(examine.spool(setup(**options)))[0] == "ok"
     assert sorted(tmp_path.rglob("*")) == before
