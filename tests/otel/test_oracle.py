@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -68,6 +69,16 @@ def logged() -> Iterator[None]:
     logger.addHandler(LINES)
     yield
     logger.removeHandler(LINES)
+
+
+def takeable(values: dict[str, Any]) -> dict[str, Any]:
+    """Those that the SDK takes: of a value whose text raises it makes no span or resource at all."""
+    taken = {}
+    for name, value in values.items():
+        with contextlib.suppress(Exception):
+            Resource({name: value})
+            taken[name] = value
+    return taken
 
 
 def put(name: Any, value: Any) -> Middleware:
@@ -187,9 +198,9 @@ def test_a_sound_event_is_sent_as_the_general_way_sends_it(
     options: dict[str, Any],
 ) -> None:
     """The same spans, scopes, middlewares and hostile values, in both ways."""
-    provider = TracerProvider(resource=Resource(resource), shutdown_on_exit=False)
+    provider = TracerProvider(resource=Resource(takeable(resource)), shutdown_on_exit=False)
     tracer, results = provider.get_tracer("test"), []
-    given = {"amplitude.event_type": event_type, **attributes, **explicit}
+    given = takeable({"amplitude.event_type": event_type, **attributes, **explicit})
     span: Any = tracer.start_span("work", Context(), kind, given, start_time=times[0])
     span.end(times[0] + times[1])
     for general in (False, True):
