@@ -59,7 +59,8 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *(session.posargs or ["-q", *BOTH_CORES]))
     else:
         _install(session, "test", "frameworks")
-        session.run("pytest", *(session.posargs or ["-q", *BOTH_CORES, "-m", LIGHT]))
+        # What hypothesis looks for is the same on every Python, too: here a few examples of each.
+        session.run("pytest", *(session.posargs or ["-q", *BOTH_CORES, "-m", LIGHT]), env={"HYPOTHESIS_PROFILE": "quick"})
 
 
 @nox.session(python=HEAVY)

@@ -20,7 +20,8 @@ from otel_amplitude.identity._scope import process
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "default")
+settings.register_profile("quick", parent=settings.get_profile("ci"), max_examples=20)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default"))
 
 # Whoever runs the tests in the background of a shell, or under nohup, has these ignored, and so would the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
