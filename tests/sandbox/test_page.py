@@ -196,9 +196,10 @@ def test_why_there_is_no_event(page: Page, client: Client, make_event: Callable[
 def test_the_steps_are_those_of_the_framework(page: Page, sandbox: Sandbox) -> None:
     """Each framework has its own packages, command and log-in; the key of all of them is one."""
     empty = page.locator("#empty")
-    assert "opentelemetry-instrumentation-flask" in empty.inner_text()
+    assert "otel-amplitude[flask]" in empty.inner_text()
     page.click("#empty >> text=Django")
-    empty.locator("text=DJANGO_SETTINGS_MODULE").wait_for()
+    empty.locator("text=python manage.py runserver").wait_for()
+    assert "otel-amplitude[django]" in empty.inner_text()
     assert f"{sandbox.url}/2/httpapi" in empty.inner_text()
     assert set(re.findall(r"[0-9a-f]{32}", empty.inner_text())) == {KEY}
 
