@@ -35,7 +35,7 @@ def _works(command: str) -> bool:
 PYTHONS = _pythons()
 # Servers, kills, browsers and other runtimes are the same on every Python: one of them runs these tests.
 HEAVY = next((version for version in ("3.11", "3.12", "3.13", "3.10") if version in PYTHONS), PYTHONS[-1])
-LIGHT = "not heavy and not browser and not node"
+LIGHT = "not heavy and not browser and not node and not soak"
 BOTH_CORES = ("-n", "2")
 GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")["dependency-groups"]
 
