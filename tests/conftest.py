@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -105,3 +106,12 @@ def started_here(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def threads(monkeypatch: pytest.MonkeyPatch) -> Threads:
     """Threads that can be refused."""
     return Threads(monkeypatch)
+
+
+@pytest.fixture
+def eager_switching() -> Iterator[None]:
+    """Let threads take turns as often as the interpreter can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)

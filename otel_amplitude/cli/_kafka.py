@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Final
 
 from otel_amplitude.kafka.settings import ENVIRONMENT_PREFIX, read_settings
+
+KEY_OF_NOTHING: Final = "not-sent-anywhere"
+"""The API key of a client that writes to a topic: it needs none, and a client has one."""
 
 
 def add_kafka(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import Any, Final
 
-from otel_amplitude.cli._kafka import add_kafka, kafka_settings
+from otel_amplitude.cli._kafka import KEY_OF_NOTHING, add_kafka, kafka_settings
 from otel_amplitude.cli._options import add_key, add_options, options_with_key
 from otel_amplitude.cli._otlp import add_identity, rules_of
 from otel_amplitude.cli.sandbox import stop_signal
@@ -35,7 +35,6 @@ EXAMPLES: Final = (
 )
 _WORKS: Final = f"{ENVIRONMENT_PREFIX}API_KEY=YOUR_KEY otel-amplitude gateway --spool-dir /var/spool/amplitude"
 _MIB: Final = 2**20
-_KEY_OF_NOTHING: Final = "not-sent-anywhere"
 _SIGNAL_SECONDS: Final = 0.2
 
 
@@ -116,7 +115,7 @@ def _config(arguments: argparse.Namespace) -> Config:
         given["spool_dir"] = arguments.spool_dir
     known = {**environment_values(os.environ), **given}
     if arguments.to_kafka:
-        given["api_key"] = _KEY_OF_NOTHING  # of no use before the worker
+        given["api_key"] = KEY_OF_NOTHING  # of no use before the worker
     elif not known.get("api_key") and not os.environ.get(API_KEY_FALLBACK):
         raise ConfigurationError(f"there is no API key (Amplitude: Settings, Projects). This line works:\n  {_WORKS}")
     if arguments.answer == "disk" and not known.get("spool_dir"):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
-from otel_amplitude.cli._kafka import add_kafka, kafka_settings
+from otel_amplitude.cli._kafka import KEY_OF_NOTHING, add_kafka, kafka_settings
 from otel_amplitude.cli._options import add_key, add_options, options_with_key
 from otel_amplitude.cli._otlp import add_identity, rules_of
 from otel_amplitude.cli._table import Progress, counted
@@ -46,7 +46,6 @@ EXAMPLES: Final = (
 )
 _GROUP: Final = "otel-amplitude"
 _MOST_PENDING: Final = 1_000_000
-_KEY_OF_NOTHING: Final = "not-sent-anywhere"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -168,7 +167,7 @@ def run(arguments: argparse.Namespace) -> int:
     log.announce("worker.started", topic=",".join(job.topics), group=job.group, to=to, dead_topic=job.dead_topic)
     failure: KafkaError | None = None
     try:
-        with _until_told() as should_stop, Progress("delivering", None) as progress:
+        with _until_signal() as should_stop, Progress("delivering", None) as progress:
             loop.subscribe(consumer, job.topics)
             loop.run(should_stop, until_idle=arguments.until_idle, each_turn=lambda now: progress.update(now.settled, _said(now)))
     except KafkaError as error:
@@ -193,7 +192,7 @@ def _config(arguments: argparse.Namespace) -> Config:
     defaults: dict[str, Any] = DEFAULTS
     if arguments.source == "otlp":
         # Nothing is sent to Amplitude, so no key is needed.
-        defaults = {**OTLP_DEFAULTS, "api_key": _KEY_OF_NOTHING}
+        defaults = {**OTLP_DEFAULTS, "api_key": KEY_OF_NOTHING}
         if importlib.util.find_spec("opentelemetry.proto") is None:
             raise ConfigurationError('--from otlp reads protobuf, which needs the extra: pip install "otel-amplitude[kafka,otlp]"')
     elif not given.get("api_key", known.get("api_key")):
@@ -210,12 +209,12 @@ def _config(arguments: argparse.Namespace) -> Config:
 
 
 @contextlib.contextmanager
-def _until_told() -> Iterator[Callable[[], bool]]:
+def _until_signal() -> Iterator[Callable[[], bool]]:
     """Give whether SIGTERM or Ctrl-C came; a second one ends the process as it would without us."""
-    told: list[int] = []
+    signals: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        told.append(number)
+        signals.append(number)
         for each, handler in before.items():
             signal.signal(each, handler)
 
@@ -223,7 +222,7 @@ def _until_told() -> Iterator[Callable[[], bool]]:
     for each in before:
         signal.signal(each, stop)
     try:
-        yield lambda: bool(told)
+        yield lambda: bool(signals)
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

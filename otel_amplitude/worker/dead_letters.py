@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from otel_amplitude.delivery.dispatcher import DeliveryOptions
 from otel_amplitude.kafka.exporter import KafkaExporter, Record
+from otel_amplitude.worker.bounds import options_to_topic
 from otel_amplitude.worker.records import DeadLetter
 
 if TYPE_CHECKING:
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from otel_amplitude.delivery.parcel import Parcel
     from otel_amplitude.log import Log
 
-# Delivery's own bounds are out of the way: the worker bounds what is pending, and the topic keeps it.
-UNBOUNDED_EVENTS: Final = 10_000_000
-UNBOUNDED_BYTES: Final = 16 * 2**30
-UNBOUNDED_AGE: Final = 1e9
 _LARGEST_BYTES: Final = 16 * 2**20
 
 
@@ -26,15 +22,7 @@ class DeadLetters(KafkaExporter):
     """Writes dead letters with their headers. What can not be written is not settled."""
 
     def __init__(self, settings: Mapping[str, str], topic: str, *, log: Log, observers: Sequence[Observer], request_timeout: float) -> None:
-        options = DeliveryOptions(
-            upload_interval=0.0,
-            max_cached_events=UNBOUNDED_EVENTS,
-            max_cached_bytes=UNBOUNDED_BYTES,
-            max_event_age=UNBOUNDED_AGE,
-            max_in_flight=1,
-            request_timeout=request_timeout,
-            at_end="return",
-        )
+        options = options_to_topic(upload_interval=0.0, request_timeout=request_timeout)
         # A record that its topic took must fit through this client as well: the topic decides.
         super().__init__({"message.max.bytes": str(_LARGEST_BYTES), **settings}, topic, options, log=log, observers=observers)
 

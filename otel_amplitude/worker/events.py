@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_amplitude.clock import wall
 from otel_amplitude.exporter import AmplitudeExporter
-from otel_amplitude.worker.dead_letters import UNBOUNDED_BYTES, UNBOUNDED_EVENTS
+from otel_amplitude.worker.bounds import UNBOUNDED_BYTES, UNBOUNDED_EVENTS
 from otel_amplitude.worker.records import Position, read_event
 
 if TYPE_CHECKING:

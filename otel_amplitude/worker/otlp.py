@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_amplitude.client import Amplitude
-from otel_amplitude.delivery.dispatcher import DeliveryOptions
 from otel_amplitude.gateway.answers import JSON, PROTOBUF
 from otel_amplitude.gateway.exporter import PerRequest
 from otel_amplitude.gateway.intake import Intake, Rules
@@ -18,7 +17,7 @@ from otel_amplitude.gateway.limits import RefusedError
 from otel_amplitude.kafka.exporter import KafkaExporter
 from otel_amplitude.kafka.settings import secrets_of
 from otel_amplitude.log import Log
-from otel_amplitude.worker.dead_letters import UNBOUNDED_AGE, UNBOUNDED_BYTES, UNBOUNDED_EVENTS
+from otel_amplitude.worker.bounds import options_to_topic
 from otel_amplitude.worker.records import NotAnEventError, Position
 
 if TYPE_CHECKING:
@@ -66,16 +65,11 @@ class ToTopic:
             ends: the observer of the loop.
             rules: about identity, as those of a gateway.
         """
-        options = DeliveryOptions(
+        options = options_to_topic(
             upload_interval=min(config.upload_interval, _UPLOAD_SECONDS),
+            request_timeout=config.request_timeout,
             max_batch_events=config.max_batch_events,
             max_batch_bytes=config.max_batch_bytes,
-            max_cached_events=UNBOUNDED_EVENTS,
-            max_cached_bytes=UNBOUNDED_BYTES,
-            max_event_age=UNBOUNDED_AGE,
-            max_in_flight=1,
-            request_timeout=config.request_timeout,
-            at_end="return",
         )
         self._ends = ends
         self._places = _Places(settings, topic, options, log=Log(config.log_level, secrets_of(settings)), observers=(ends,))

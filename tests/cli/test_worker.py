@@ -13,7 +13,7 @@ import pytest
 from kafka_parts import KEY, Judge, Quiet, event, need_confluent
 
 from otel_amplitude.cli._main import main
-from otel_amplitude.cli.worker import _until_told
+from otel_amplitude.cli.worker import _until_signal
 
 VARIABLES = ("OTEL_EXPORTER_AMPLITUDE_API_KEY", "AMPLITUDE_API_KEY", "OTEL_EXPORTER_AMPLITUDE_SPOOL_DIR")
 
@@ -151,7 +151,7 @@ def test_it_ends_within_seconds_although_the_brokers_do_not_answer(tmp_path: Pat
 def test_the_second_signal_ends_it_as_if_it_was_not_there() -> None:
     """The first one only asks."""
     before = signal.getsignal(signal.SIGTERM)
-    with _until_told() as should_stop:
+    with _until_signal() as should_stop:
         assert not should_stop()
         signal.raise_signal(signal.SIGTERM)
         assert should_stop()

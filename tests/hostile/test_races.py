@@ -60,15 +60,6 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def eager_switching() -> Iterator[None]:
-    """Let threads take turns as often as the interpreter can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
-@pytest.fixture
 def client() -> Iterator[Callable[..., Amplitude]]:
     """Makes clients, which are shut down in the end with balanced books."""
     made: list[Amplitude] = []
