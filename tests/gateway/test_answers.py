@@ -16,6 +16,7 @@ from otel_amplitude.gateway.access import Tokens
 from otel_amplitude.gateway.answers import JSON, PROTOBUF
 from otel_amplitude.gateway.limits import Limits
 from otel_amplitude.gateway.server import Server
+from otel_amplitude.testing import FakeTransport, answer
 
 both = pytest.mark.parametrize("content_type", TYPES)
 
@@ -241,6 +242,31 @@ def test_a_full_spool_refuses(tmp_path: Path, content_type: str) -> None:
         assert sender.ask("GET", "/readyz").status == 503
         assert sender.ask("GET", "/healthz").status == 200
         assert made.client.stats().accepted == 0
+
+
+@pytest.mark.heavy
+def test_a_spool_that_fills_up_refuses_whole_requests(tmp_path: Path) -> None:
+    """503 before the first event: what was accepted are the events of the requests that got 200, and no others."""
+    down = FakeTransport(lambda _: answer(500))
+    large = {**ANNOTATED, **{f"amplitude.event_properties.text{i}": "x" * 1_000 for i in range(4)}}
+    with gateway(tmp_path / "spool", transport=down, max_spool_bytes=8 * 2**20) as made, serving(made) as server:
+        sender, statuses = Sender(server), []
+        for trace in range(1, 8):
+            spans = traces(*(span(large, trace=trace, id=i + 1, kind="INTERNAL") for i in range(300)))
+            statuses.append(sender.post(spans).status)
+        assert statuses == sorted(statuses)
+        assert set(statuses) == {200, 503}
+        assert made.client.stats().accepted == 300 * statuses.count(200)
+        assert made.refused == {}
+
+
+@pytest.mark.heavy
+def test_a_request_whose_estimate_is_above_the_spool_is_taken_when_its_events_fit(tmp_path: Path) -> None:
+    """What is reserved is an estimate, 1 KiB for each event and more, which no spool of this size has room for."""
+    with gateway(tmp_path / "spool", max_spool_bytes=8 * 2**20) as made, serving(made) as server:
+        spans = traces(*(span(ANNOTATED, id=i + 1, kind="INTERNAL") for i in range(8_000)))
+        assert Sender(server).post(spans).status == 200
+        assert made.client.stats().accepted == 8_000
 
 
 @both
