@@ -408,7 +408,7 @@ class Config:
         _choice(*LEVELS), "WARN", "NONE, ERROR, WARN or VERBOSE.", node="logLevel"
     )
     flush_on_sigterm: bool | None = _option(
-        _flag, None, "Flush on SIGTERM, before it does its work or beside whoever handles it; None: only under zero code."
+        _flag, None, "Flush on SIGTERM, before the default action or beside the handler of the application; None: only under zero code."
     )
     strict: bool = _option(_flag, False, "Raise on bad events instead of counting them; for tests.")
 

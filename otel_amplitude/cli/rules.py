@@ -159,7 +159,7 @@ def _errors(source: str, first: RulesError) -> list[str]:
         if rule not in touched or is_key:
             found[at] = re.sub(r": rule \d+: ", f": rule {rule}: ", str(error), count=1)
         if not rule or not 0 <= at < len(lines) or ("is not TOML" in str(error) and rule not in touched):
-            break  # about the whole file: what follows can not be told apart
+            break  # about the whole file: what follows can not be separated
         end = headers[rule] if rule < len(headers) else len(lines)
         for line in (at,) if is_key and lines[at] else range(headers[rule - 1], end):
             lines[line] = ""

@@ -65,7 +65,7 @@ by the worker                                `Worker.books`, `Queue.crowded` (re
 by the thread that does the turns            `Worker._runner`, `_has_thread`
 by a thread that starts the worker           `Worker._was_started`, `_start_not_before`: a race of two starts one thread too many, which ends
 by the disk thread                           `SegmentFile.synced`, its marks, descriptors; `Spool._holdings`, `_foreign`, `used`
-by the callbacks thread                      `Callbacks.told`, `done`, `in_users_code`
+by the callbacks thread                      `Callbacks.reported`, `done`, `in_users_code`
 once                                         `Queue.closed`, `Worker.ended`, `over`, `ended_clean`, `BatchExporter._closed`
 ===========================================  ==========================================================================================
 
@@ -97,6 +97,6 @@ Rules that must never be broken
 1. An event is resolved only by an answer that names it, or by a reason of the closed list; `Dispatcher._end` is the only way out.
 2. The worker never waits for the append lock: an append may hang in a write.
 3. Nothing is called under the append lock that may block but that one write, and the making of the file for it.
-4. Counters are published before flushes are set and before observers hear of anything.
+4. Counters are published before flushes are set and before observers are called.
 5. What is read from a file is one event, or it never leaves the disk.
 """

@@ -18,10 +18,10 @@ _Job = tuple[Sequence[Note], int, Callable[[], object]]
 class Callbacks:
     """Reports notes to observers on a thread of its own, started by the first note; a callback that blocks holds up only later ones.
 
-    `report`, `after` and `finish` are called by the worker; `told` and `done` are written by the callbacks thread alone.
+    `report`, `after` and `finish` are called by the worker; `reported` and `done` are written by the callbacks thread alone.
 
     Attributes:
-        told: how many results were reported.
+        reported: how many results were reported.
         done: how many jobs are over.
         in_users_code: an observer that runs users' callbacks is at work.
     """
@@ -33,14 +33,14 @@ class Callbacks:
         self._thread: int | None = None
         self._results = 0
         self._posted = 0
-        self.told = 0
+        self.reported = 0
         self.done = 0
         self.in_users_code = False
 
     @property
-    def untold(self) -> int:
+    def unreported(self) -> int:
         """How many results wait to be reported: they count as memory."""
-        return self._results - self.told
+        return self._results - self.reported
 
     @property
     def is_here(self) -> bool:
@@ -85,7 +85,7 @@ class Callbacks:
                         self.in_users_code = observer.wants_results or observer.wants_retries
                         tell((observer,), (note,))
                 self.in_users_code = False
-                self.told += results
+                self.reported += results
                 then()
                 self.done += 1
         self._thread = outer

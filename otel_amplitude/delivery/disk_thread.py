@@ -346,7 +346,7 @@ class DiskThread:
             self._marked[file] = self._clock()
 
     def write(self, segment: Segment, items: Sequence[tuple[int, bytes, int]]) -> None:
-        """Write what is left of a segment in memory to a file of its own, in one step for whoever reads the directory.
+        """Write what is left of a segment in memory to a file of its own, in one step for every reader of the directory.
 
         Args:
             segment: a sealed one.

@@ -192,7 +192,7 @@ class Dispatcher:
         lines: what was passed over, and for which ids it waits.
         ledger: how parcels came to their end.
         flying: the requests under way.
-        notes: what observers are to be told.
+        notes: calls of observers that are due.
         results: how many of the notes are results.
     """
 

@@ -50,12 +50,12 @@ _BUSY_SECONDS: Final = 0.001
 _LOAD_AGAIN_SECONDS: Final = 1.0
 _MOST_LOADS: Final = 3
 # Results that were not reported yet may be this part of the events in memory.
-_UNTOLD_SHARE: Final = 4
+_UNREPORTED_SHARE: Final = 4
 # What a caller that does the worker's turns waits at most between two of them.
 _LOOK_AGAIN_SECONDS: Final = 0.05
 # Beyond so many events at a time the worker lets other threads run.
 _SLICE: Final = 256
-_TOLD: Final = ("queue_full", "id_backlog")
+_REPORTED_REFUSALS: Final = ("queue_full", "id_backlog")
 # How much longer than its time the end waits for a callback that is running: one may be slow, or never return.
 LAST_CALLBACK_SECONDS: Final = 1.0
 _FOREVER: Final = 86_400.0 * 365
@@ -133,7 +133,7 @@ class Worker:
         self._loads_again: list[Segment] = []
         self._load_again_at: float | None = None
         self._complete = True
-        self._told = dict.fromkeys(_TOLD, 0)
+        self._refusals_reported = dict.fromkeys(_REPORTED_REFUSALS, 0)
         self._has_begun = False
         # The end.
         self._latest = float("inf")
@@ -267,14 +267,14 @@ class Worker:
                 while True:
                     wake_at = self._turn()
                     now = self._clock()
-                    if signal.is_set or self.ended.is_set or now >= deadline or self.start_not_needed():
+                    if signal.is_set or self.ended.is_set or now >= deadline or self._may_start():
                         return
                     self._sleep(min(deadline, now + _LOOK_AGAIN_SECONDS if wake_at is None else min(wake_at, now + _LOOK_AGAIN_SECONDS)))
         finally:
             self._latest = latest if self._close_at is None else min(latest, self._close_at)
             self._runner = None
 
-    def start_not_needed(self) -> bool:
+    def _may_start(self) -> bool:
         """Whether a thread may be had again: then the caller stops doing the turns, and tries."""
         return self._was_started or (
             self._clock() >= self._start_not_before and self.queue.arrived > 0 and self._start_not_before > float("-inf")
@@ -300,7 +300,7 @@ class Worker:
         self.reader.refresh()
         self._load_again(now)
         self.dispatcher.expire(now)
-        is_full = self._callbacks.untold * _UNTOLD_SHARE > self._options.max_cached_events
+        is_full = self._callbacks.unreported * _UNREPORTED_SHARE > self._options.max_cached_events
         if not self._has_stopped and not is_full:
             self._dispatch(now)
         self._note_refused()
@@ -417,11 +417,11 @@ class Worker:
 
     def _note_refused(self) -> None:
         """Report what was refused since the last turn because memory is full."""
-        for reason in _TOLD:
+        for reason in _REPORTED_REFUSALS:
             count = self.queue.refused[reason]
-            if count > self._told[reason]:
-                self.dispatcher.tell_dropped(reason, count - self._told[reason])
-                self._told[reason] = count
+            if count > self._refusals_reported[reason]:
+                self.dispatcher.tell_dropped(reason, count - self._refusals_reported[reason])
+                self._refusals_reported[reason] = count
 
     def _report(self) -> None:
         notes, self.dispatcher.notes = self.dispatcher.notes, []

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 REASONS: Final = ("inner_request", "unreadable")
 """Why a gateway refuses items, besides the reasons of every client."""
 AnswerWhen = Literal["disk", "memory", "delivered"]
-# Refusals of events that are the sender's fault: they are rejected (OTLP, "Partial success"). Others are decisions: nobody known, opted out.
+# Refusals of events that are the sender's fault: they are rejected (OTLP, "Partial success"). Others are decisions: no known user, opted out.
 _REJECTIONS: Final = ("invalid", "invalid_time", "unserializable", "too_large", "internal")
 _NO_ROOM: Final = ("queue_full", "id_backlog", "spool_io", "closed")
 _MAX_RESOURCES: Final = 4_096

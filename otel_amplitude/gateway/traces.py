@@ -5,7 +5,7 @@ and is often exported in an earlier batch, so the request's own span has no user
 span of a trace, and gives them to later spans of the same process.
 
 * The key is the trace and the resource, since a downstream service may act as another account.
-* Two different users, devices or sessions of one key: the trace gives nobody from then on. Such a trace is a batch job.
+* Two different users, devices or sessions of one key: the trace gives no ids from then on. Such a trace is a batch job.
 * It only looks back: no item waits. An item that arrives before its user is refused as `no_identity` and counted.
 * An opt-out (`amplitude.opt_out`) holds for the whole trace, in every service, for all that is read after it.
 
@@ -97,7 +97,7 @@ class TraceMemory:
                 self._bytes -= oldest.size
 
     def of(self, trace_id: int, resource: object) -> Knows | None:
-        """Give the ids of a trace in one process as a span that is above all others; None when nobody, or more than one, is known."""
+        """Give the ids of a trace in one process as a span that is above all others; None when no user, or more than one, is known."""
         with self._lock:
             known = self._known.get((trace_id, id(resource)))
         return Knows(0, known.ids) if known is not None and known.ids else None

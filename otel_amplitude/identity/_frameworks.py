@@ -127,7 +127,7 @@ def _ends_application_context() -> bool:
     """Whether Flask takes down the application context with the current request, since it was made for it."""
     globals_: Any = sys.modules.get("flask.globals")
     try:
-        return globals_.request_ctx._cv_tokens[-1][1] is not None  # noqa: SLF001 -- Flask tells it nowhere else
+        return globals_.request_ctx._cv_tokens[-1][1] is not None  # noqa: SLF001 -- Flask has it nowhere else
     except (AttributeError, IndexError, TypeError):  # another version: nothing is known
         return False
 

@@ -187,7 +187,7 @@ class IdentityResolver:
         self._cure = ""
 
     def advise(self, cure: str) -> None:
-        """Give this as the cure where nobody is known, instead of what an application can call: in a process that has no requests of its own."""
+        """Give this as the cure where no user is known, instead of what an application can call: in a process that has no requests of its own."""
         self._cure = cure
 
     def resolve(

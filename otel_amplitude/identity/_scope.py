@@ -44,7 +44,7 @@ outer one, and each reader follows `joined`. It must be noted at the extraction:
 **Outside of requests** `set_user` makes a `LocalScope`, a copy of what held before with the change in it. Inside a recording span it is
 bound to the span, for its children and for those who see the span but not the context, and it is left in the context, so that
 neighbouring tasks under one span stay apart. When two of them name different people, the span itself and those that said nothing have no
-user: the span is nobody's. `under` is the id of the span that was current when a scope was made. If it is the current
+user: the span has no user. `under` is the id of the span that was current when a scope was made. If it is the current
 span, the context's scope is nearer than the span's binding; otherwise the binding is nearer. Without a span it is left in the context only
 if that context ends: in a process that serves no requests, or in a task. A thread of a server is used for the next visitor, so there
 `set_user` is refused, as in the tasks of a server. `acting` works everywhere, because it ends by itself.
@@ -353,7 +353,7 @@ class LocalScope(Scope):
         task: the asyncio task in which it was said, whose context ends with it; None on a bare thread.
         caller: file and line of the code that called `set_user`.
         in_span: it was said inside a recording span.
-        is_disputed: neighbouring tasks or threads under one span named different people, so for those who said nothing nobody is known.
+        is_disputed: neighbouring tasks or threads under one span named different people, so those that named none have no user.
     """
 
     __slots__ = ("caller", "in_span", "is_disputed", "task")

@@ -1,4 +1,4 @@
-"""`python -m otel_amplitude.sandbox`: run a sandbox until SIGTERM or SIGINT, or until nobody uses it any more."""
+"""`python -m otel_amplitude.sandbox`: run a sandbox until SIGTERM or SIGINT, or until it is not used any more."""
 
 from __future__ import annotations
 

@@ -31,12 +31,12 @@ class Loaded(NamedTuple):
 class SegmentFile:
     """A file of records that are known by position: 0 is the first one.
 
-    A file of this process keeps its descriptor, so that it can be read even when somebody removed its name; one that was adopted is
+    A file of this process keeps its descriptor, so that it can be read even when its name was removed; one that was adopted is
     opened for each use, since there may be more of those than descriptors.
 
     Attributes:
         size: bytes of header and whole records. Written under the append lock.
-        starts: where each record begins. Written under the append lock, or before anybody else knows the file.
+        starts: where each record begins. Written under the append lock, or before another thread knows the file.
         suspected: where the event begins that was first in flight when the owner before this one ended, or 0.
         ends: how many owners ended so, one after the other.
         synced: how many bytes are known to be safe from a power cut; infinity after a failed `fsync`, which is never tried again.
