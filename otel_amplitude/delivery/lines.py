@@ -66,12 +66,14 @@ class Lines:
         """Put an event last in the lines of its ids."""
         self._entries[number] = (ids, size)
         for name in set(ids):
-            line = self._lines.get(name)
-            if line is None:
-                line = self._lines[name] = _Line()
+            line = self._lines.get(name) or self._new_line(name)
             line.numbers.append(number)
             self._grew(name, line, size)
         self._note_hold(number, ids)
+
+    def _new_line(self, name: str) -> _Line:
+        line = self._lines[name] = _Line()
+        return line
 
     def _note_hold(self, number: int, ids: tuple[str, ...]) -> None:
         if self.holds and any(name in self.holds for name in ids):
@@ -141,9 +143,7 @@ class Lines:
         for number, names, size in reversed(again):
             self._entries[number] = (names, size)
             for name in set(names):
-                line = self._lines.get(name)
-                if line is None:
-                    line = self._lines[name] = _Line()
+                line = self._lines.get(name) or self._new_line(name)
                 line.numbers.appendleft(number)
                 self._grew(name, line, size)
             self._note_hold(number, names)

@@ -194,11 +194,6 @@ class Queue:
         """Accept nothing from now on; what is being appended at this moment is still accepted."""
         self.closed = True
 
-    @property
-    def is_held_here(self) -> bool:
-        """Whether the calling thread is inside an append, which it interrupted."""
-        return self._appending and self._lock._is_owned()  # type: ignore[attr-defined] # noqa: SLF001 -- as threading.Condition asks
-
     def _move_aside(self) -> None:
         self._appending = True
         try:
